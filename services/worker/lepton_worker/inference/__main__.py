@@ -1,0 +1,111 @@
+"""Puts the inference server together and runs it: `python -m lepton_worker.inference`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+from functools import partial
+
+import uvloop
+
+from lepton_ai.errors import LeptonError
+from lepton_worker.inference.app import App
+from lepton_worker.inference.batcher import Batcher
+from lepton_worker.inference.control import Control
+from lepton_worker.inference.grpc_api import GrpcApi
+from lepton_worker.inference.http import HttpLimits, HttpServer
+from lepton_worker.inference.model import ModelLimits
+from lepton_worker.inference.parent import follow_parent
+from lepton_worker.inference.probe import load_file, probe
+from lepton_worker.inference.repository import Repository
+from lepton_worker.inference.repository_control import AgentsControl, ClientsControl
+from lepton_worker.inference.rest_api import RestApi
+from lepton_worker.inference.service import InferenceService
+from lepton_worker.inference.settings import Settings, TlsFiles, parse
+
+_log = logging.getLogger("lepton_worker.inference")
+
+
+async def serve(settings: Settings) -> None:
+    """Run the server until it is told to stop.
+
+    Raises:
+        LeptonError: A model of the command line cannot be loaded.
+        OSError: The address is not free.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    limits = ModelLimits(threads=settings.threads, file_bytes=settings.max_model_bytes)
+    repository = Repository(partial(load_file, limits=limits), settings.queue_capacity)
+    batcher = Batcher(settings.compute_threads, loop)
+    service = InferenceService(repository, batcher)
+    async with asyncio.TaskGroup() as tasks:
+        client_control = (
+            AgentsControl() if settings.controlled else ClientsControl(repository, tasks)
+        )
+        app = App(
+            RestApi(service, client_control, settings.max_body_bytes),
+            GrpcApi(service, client_control),
+            repository,
+        )
+        server = HttpServer(app.handle, _http_limits(settings))
+        tls = _tls_context(settings.tls) if settings.tls else None
+        host, port = await server.listen(settings.host, settings.port, tls)
+        background = [tasks.create_task(server.sweep())]
+        if settings.controlled:
+            control = Control(
+                repository, partial(probe, settings=settings), stop.set, settings.max_batch_size
+            )
+            commands = await control.open()
+            control.emit("listening", http_address=f"{host}:{port}")
+            background.append(tasks.create_task(control.run(commands)))
+        for source in settings.models:
+            await repository.load(source)
+        service.accepting = True
+        _log.info("listening on %s:%s", host, port)
+        await stop.wait()
+        service.accepting = False
+        await server.drain(settings.drain_timeout_s)
+        for task in background:
+            task.cancel()
+    batcher.stop()
+
+
+def main() -> int:
+    """Read the command line, run, and say in one line what went wrong."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        settings = parse(sys.argv[1:])
+        if settings.controlled:
+            follow_parent()
+        uvloop.run(serve(settings))
+    except (LeptonError, OSError) as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+def _http_limits(settings: Settings) -> HttpLimits:
+    return HttpLimits(
+        body_bytes=settings.max_body_bytes, buffered_bytes=settings.max_buffered_bytes
+    )
+
+
+def _tls_context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.client_authority)
+    context.load_cert_chain(files.certificate, files.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The threads that compute. Whatever has arrived while one was busy makes its next batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_ai.errors import (
+    DeadlineExceededError,
+    InternalError,
+    LeptonError,
+    UnavailableError,
+)
+from lepton_worker.inference.queue import Batch, Outcome, RequestQueue, Work
+from lepton_worker.inference.statistics import BatchTimes, ModelStatistics
+
+_log = logging.getLogger(__name__)
+
+
+class Runnable(Protocol):
+    """What computes a batch: a `Model`, or a stand-in in tests."""
+
+    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute; may be called from several threads."""
+        ...
+
+
+class Lane:
+    """One version of one model: its queue, and what came of it.
+
+    What waits in `queue` is touched under the batcher's lock only, everything else on the event
+    loop only.
+    """
+
+    def __init__(self, label: str, model: Runnable, queue: RequestQueue) -> None:
+        self.label = label
+        self.model = model
+        self.queue = queue
+        self.statistics = ModelStatistics()
+        self.pending = 0
+        self._drained: asyncio.Event | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more work."""
+        return self._drained is not None
+
+    def finish(self, count: int) -> None:
+        """Account for works that have left the queue and been answered."""
+        self.pending -= count
+        if self._drained is not None and not self.pending:
+            self._drained.set()
+
+    async def close(self, timeout_s: float) -> None:
+        """Take no more work, and wait until what was taken is answered.
+
+        Raises:
+            TimeoutError: Some is still unanswered after `timeout_s` seconds.
+        """
+        self._drained = asyncio.Event()
+        async with asyncio.timeout(timeout_s):
+            if self.pending:
+                await self._drained.wait()
+
+
+class Batcher:
+    """Compute threads and the lanes that have work, served in turn.
+
+    Args:
+        threads: Batches computed at the same time.
+        loop: Where results are delivered.
+    """
+
+    def __init__(self, threads: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ready: deque[Lane] = deque()  # Exactly the lanes in whose queue work waits.
+        self._work_arrived = threading.Condition(threading.Lock())
+        self._stopped = False
+        self._threads = [
+            threading.Thread(target=self._compute, name=f"compute-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, lane: Lane, work: Work) -> None:
+        """Queue work; `work.finish` is called later on the event loop.
+
+        Raises:
+            LeptonError: The queue refuses it, or the lane is closed.
+        """
+        if lane.closed:
+            raise UnavailableError(f"model {lane.label} is being unloaded", hint="try again")
+        with self._work_arrived:
+            was_idle = not lane.queue.waiting
+            lane.queue.admit(work, work.arrived_ns)
+            if was_idle:
+                self._ready.append(lane)
+                self._work_arrived.notify()
+        lane.pending += 1
+
+    def stop(self) -> None:
+        """End the threads after the batches they are at; blocks until then."""
+        with self._work_arrived:
+            self._stopped = True
+            self._work_arrived.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _compute(self) -> None:
+        while (taken := self._take()) is not None:
+            lane, batch = taken
+            outcomes, times = _run(lane, batch.works)
+            self._loop.call_soon_threadsafe(_deliver, lane, batch, outcomes, times)
+
+    def _take(self) -> tuple[Lane, Batch] | None:
+        with self._work_arrived:
+            while not self._ready:
+                if self._stopped:
+                    return None
+                self._work_arrived.wait()
+            lane = self._ready.popleft()
+            batch = lane.queue.take(time.monotonic_ns())
+            if lane.queue.waiting:
+                self._ready.append(lane)
+            return lane, batch
+
+
+Outcomes = list[Outcome]
+
+
+def _run(lane: Lane, works: list[Work]) -> tuple[Outcomes, BatchTimes]:
+    """Compute a batch; where it fails, each of its works alone, so that one spoils only its own."""
+    started_ns = time.monotonic_ns()
+    outcomes: Outcomes
+    try:
+        return _run_together(lane, works, started_ns)
+    except Exception as error:  # noqa: BLE001 - whatever a model raises becomes its caller's answer
+        if len(works) > 1:
+            outcomes = [_run(lane, [work])[0][0] for work in works]
+        else:
+            outcomes = [_failure(lane, error)]
+        return outcomes, BatchTimes(0, time.monotonic_ns() - started_ns, 0)
+
+
+def _run_together(lane: Lane, works: list[Work], started_ns: int) -> tuple[Outcomes, BatchTimes]:
+    if not works:
+        return [], BatchTimes(0, 0, 0)
+    arrays = [_join(parts) for parts in _columns(works)]
+    stacked_ns = time.monotonic_ns()
+    outputs = lane.model.run(arrays)
+    computed_ns = time.monotonic_ns()
+    outcomes = _split(works, outputs)
+    return outcomes, BatchTimes(
+        stacked_ns - started_ns, computed_ns - stacked_ns, time.monotonic_ns() - computed_ns
+    )
+
+
+def _columns(works: list[Work]) -> list[tuple[NDArray[Any], ...]]:
+    return list(zip(*(work.arrays for work in works), strict=True))
+
+
+def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """A copy even of a single part: arrays on top of a received body may not be aligned."""
+    return np.concatenate(parts) if parts[0].ndim else parts[0].copy()
+
+
+def _split(works: list[Work], outputs: list[NDArray[Any]]) -> Outcomes:
+    if len(works) == 1:
+        return [outputs]
+    outcomes: Outcomes = []
+    start = 0
+    for work in works:
+        end = start + work.rows
+        outcomes.append([output[start:end] for output in outputs])
+        start = end
+    return outcomes
+
+
+def _failure(lane: Lane, error: Exception) -> LeptonError:
+    if isinstance(error, LeptonError):
+        return error
+    _log.error("model %s failed: %s", lane.label, error)
+    return InternalError(f"model {lane.label} failed on this request")
+
+
+def _deliver(lane: Lane, batch: Batch, outcomes: Outcomes, times: BatchTimes) -> None:
+    now_ns = time.monotonic_ns()
+    statistics = lane.statistics
+    lane.finish(batch.left)
+    if batch.works:
+        rows = sum(work.rows for work in batch.works)
+        computing_ns = times.input_ns + times.infer_ns + times.output_ns
+        lane.queue.observe(computing_ns)
+        statistics.record_batch(len(batch.works), rows, times)
+        arrived_ns = sum(work.arrived_ns for work in batch.works)
+        waited_ns = (now_ns - computing_ns) * len(batch.works) - arrived_ns
+        statistics.queue.add(waited_ns, len(batch.works))
+    for work, outcome in zip(batch.works, outcomes, strict=True):
+        ended = statistics.failure if isinstance(outcome, LeptonError) else statistics.success
+        ended.add(now_ns - work.arrived_ns)
+        work.finish(outcome)
+    for work in batch.late:
+        statistics.failure.add(now_ns - work.arrived_ns)
+        work.finish(DeadlineExceededError("the timeout passed while the request waited"))

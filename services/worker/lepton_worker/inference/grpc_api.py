@@ -1,0 +1,291 @@
+"""The protocol's gRPC side, as HTTP/1.1 exchanges of single messages.
+
+Envoy's `grpc_http1_reverse_bridge` filter (with `withhold_grpc_frames`) stands between gRPC
+clients and this server: it sends each unary call as `POST /<service>/<method>` with the bare
+message as body, and makes a gRPC answer of what comes back. It takes the status of a call from
+the HTTP status alone, so an error is sent as an answer without a body that carries `grpc-status`
+and `grpc-message` itself: the bridge lets such headers through, and a gRPC client reads them as a
+call that ended at once with that status.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+import numpy as np
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+
+from lepton_ai.errors import (
+    InternalError,
+    InvalidArgumentError,
+    LeptonError,
+    UnimplementedError,
+    status_of,
+)
+from lepton_ai.oip import Tensor, decode_raw, encode_raw, numpy_dtype
+from lepton_ai.oip.rest import Answer, InferenceRequest, WantedOutput
+from lepton_worker.inference.deadline import timeout_us
+from lepton_worker.inference.http import Exchange
+from lepton_worker.inference.proto import grpc_service_pb2 as pb
+from lepton_worker.inference.repository_control import RepositoryControl
+from lepton_worker.inference.service import InferenceService
+
+_log = logging.getLogger(__name__)
+PREFIX: Final = "/inference.GRPCInferenceService/"
+HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
+# The bridge answers UNKNOWN to any other type.
+_MESSAGE_TYPE: Final = b"content-type: application/x-protobuf\r\n"
+# grpc.health.v1.HealthCheckResponse with status SERVING and NOT_SERVING.
+_SERVING: Final = b"\x08\x01"
+_NOT_SERVING: Final = b"\x08\x02"
+
+_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+class GrpcApi:
+    """Answers bridged gRPC calls.
+
+    Args:
+        service: Does the work.
+        control: Loads and unloads models on request of clients.
+    """
+
+    def __init__(self, service: InferenceService, control: RepositoryControl) -> None:
+        self._service = service
+        self._control = control
+        self._methods: dict[str, Callable[[Exchange], None]] = {
+            "ModelInfer": self._model_infer,
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelConfig": self._model_config,
+            "ModelStatistics": self._model_statistics,
+            "RepositoryIndex": self._repository_index,
+            "RepositoryModelLoad": self._repository_load,
+            "RepositoryModelUnload": self._repository_unload,
+        }
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer, at once or later. Raises nothing: every error becomes an answer."""
+        try:
+            method = self._methods.get(exchange.path.removeprefix(PREFIX))
+            if method is None:
+                raise UnimplementedError(f"call {exchange.path} is not offered")
+            method(exchange)
+        except DecodeError:
+            _reply_error(exchange, InvalidArgumentError("the body is not the call's message"))
+        except LeptonError as error:
+            _reply_error(exchange, error)
+        except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
+            _log.exception("a call failed")
+            _reply_error(exchange, InternalError("the call failed"))
+
+    def check_health(self, exchange: Exchange) -> None:
+        """Answer `grpc.health.v1.Health/Check` for the whole server."""
+        exchange.reply(200, _MESSAGE_TYPE, _SERVING if self._service.ready else _NOT_SERVING)
+
+    def _model_infer(self, exchange: Exchange) -> None:
+        message = pb.ModelInferRequest.FromString(exchange.body)
+        self._service.check_accepting()
+        model = self._service.repository.find(message.model_name, message.model_version)
+        request = decode_request(message, exchange.headers)
+        self._service.infer(model, request, exchange, partial(_reply_answer, exchange))
+
+    def _server_live(self, exchange: Exchange) -> None:
+        _reply(exchange, pb.ServerLiveResponse(live=True))
+
+    def _server_ready(self, exchange: Exchange) -> None:
+        _reply(exchange, pb.ServerReadyResponse(ready=self._service.ready))
+
+    def _model_ready(self, exchange: Exchange) -> None:
+        request = pb.ModelReadyRequest.FromString(exchange.body)
+        self._service.repository.find(request.name, request.version)
+        _reply(exchange, pb.ModelReadyResponse(ready=True))
+
+    def _server_metadata(self, exchange: Exchange) -> None:
+        document = self._service.server_metadata()
+        _reply(exchange, json_format.ParseDict(document, pb.ServerMetadataResponse()))
+
+    def _model_metadata(self, exchange: Exchange) -> None:
+        request = pb.ModelMetadataRequest.FromString(exchange.body)
+        document = self._service.model_metadata(request.name, request.version)
+        _reply(exchange, json_format.ParseDict(document, pb.ModelMetadataResponse()))
+
+    def _model_config(self, exchange: Exchange) -> None:
+        request = pb.ModelConfigRequest.FromString(exchange.body)
+        document = {"config": self._service.model_config(request.name, request.version)}
+        _reply(exchange, json_format.ParseDict(document, pb.ModelConfigResponse()))
+
+    def _model_statistics(self, exchange: Exchange) -> None:
+        request = pb.ModelStatisticsRequest.FromString(exchange.body)
+        document = self._service.model_statistics(request.name, request.version)
+        _reply(exchange, json_format.ParseDict(document, pb.ModelStatisticsResponse()))
+
+    def _repository_index(self, exchange: Exchange) -> None:
+        request = pb.RepositoryIndexRequest.FromString(exchange.body)
+        entries = [
+            entry
+            for entry in self._service.index()
+            if entry["state"] == "READY" or not request.ready
+        ]
+        _reply(exchange, json_format.ParseDict({"models": entries}, pb.RepositoryIndexResponse()))
+
+    def _repository_load(self, exchange: Exchange) -> None:
+        request = pb.RepositoryModelLoadRequest.FromString(exchange.body)
+        done = partial(_reply_done, exchange, pb.RepositoryModelLoadResponse())
+        self._control.load(request.model_name or request.repository_name, done)
+
+    def _repository_unload(self, exchange: Exchange) -> None:
+        request = pb.RepositoryModelUnloadRequest.FromString(exchange.body)
+        done = partial(_reply_done, exchange, pb.RepositoryModelUnloadResponse())
+        self._control.unload(request.model_name or request.repository_name, done)
+
+
+def decode_request(message: pb.ModelInferRequest, headers: dict[bytes, bytes]) -> InferenceRequest:
+    """What a message says.
+
+    Raises:
+        InvalidArgumentError: Names what is wrong with it and what is allowed.
+    """
+    inputs = _raw_inputs(message) if message.raw_input_contents else _typed_inputs(message)
+    timeout, priority = 0, 0
+    if message.parameters:
+        timeout = _whole_number(message, "timeout")
+        priority = _whole_number(message, "priority")
+    return InferenceRequest(
+        inputs,
+        [WantedOutput(output.name, binary=True) for output in message.outputs],
+        message.id,
+        True,
+        timeout_us(headers, timeout),
+        priority,
+    )
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """The message of an answer, all outputs as raw bytes."""
+    message = pb.ModelInferResponse(
+        model_name=answer.model_name, model_version=answer.model_version, id=answer.request_id
+    )
+    for tensor in answer.outputs:
+        output = message.outputs.add()
+        output.name = tensor.name
+        output.datatype = tensor.datatype
+        output.shape.extend(tensor.array.shape)
+        message.raw_output_contents.append(encode_raw(tensor))
+    return message.SerializeToString()
+
+
+def _raw_inputs(message: pb.ModelInferRequest) -> list[Tensor]:
+    tensors, raw = message.inputs, message.raw_input_contents
+    if len(raw) != len(tensors):
+        raise InvalidArgumentError(
+            f"raw_input_contents has {len(raw)} entries",
+            hint=f"{len(tensors)} inputs need one each",
+        )
+    for tensor in tensors:
+        if tensor.HasField("contents"):
+            raise InvalidArgumentError(
+                f"input {tensor.name!r} has typed contents beside raw_input_contents",
+                hint="use one of the two",
+            )
+    return [
+        decode_raw(tensor.name, tensor.datatype, _shape(tensor), data)
+        for tensor, data in zip(tensors, raw, strict=True)
+    ]
+
+
+def _typed_inputs(message: pb.ModelInferRequest) -> list[Tensor]:
+    return [_typed_input(tensor) for tensor in message.inputs]
+
+
+def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
+    dtype = numpy_dtype(tensor.datatype)
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise InvalidArgumentError(
+            f"input {tensor.name!r} of {tensor.datatype} has no typed contents",
+            hint="send it in raw_input_contents",
+        )
+    elements = cast("list[Any]", getattr(tensor.contents, field))
+    shape = _shape(tensor)
+    if len(elements) != np.prod(shape):
+        raise InvalidArgumentError(
+            f"input {tensor.name!r} has {len(elements)} elements in {field}",
+            hint=f"shape {list(shape)} needs {int(np.prod(shape))}",
+        )
+    try:
+        array = np.array(elements, dtype)
+    except OverflowError:
+        raise InvalidArgumentError(
+            f"input {tensor.name!r} has an element that is no {tensor.datatype}"
+        ) from None
+    return Tensor(tensor.name, tensor.datatype, array.reshape(shape))
+
+
+def _shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    if any(size < 0 for size in shape):
+        raise InvalidArgumentError(
+            f"input {tensor.name!r} has shape {list(shape)}", hint="sizes are at least 0"
+        )
+    return shape
+
+
+def _whole_number(message: pb.ModelInferRequest, name: str) -> int:
+    if name not in message.parameters:
+        return 0
+    parameter = message.parameters[name]
+    value = getattr(parameter, parameter.WhichOneof("parameter_choice") or "int64_param")
+    if type(value) is int and value >= 0:
+        return value
+    raise InvalidArgumentError(
+        f"parameter {name!r} is {value!r}", hint="it has to be a whole number of at least 0"
+    )
+
+
+def _reply(exchange: Exchange, message: Message) -> None:
+    exchange.reply(200, _MESSAGE_TYPE, message.SerializeToString())
+
+
+def _reply_answer(exchange: Exchange, answer: Answer | LeptonError) -> None:
+    if isinstance(answer, LeptonError):
+        _reply_error(exchange, answer)
+    else:
+        exchange.reply(200, _MESSAGE_TYPE, encode_answer(answer))
+
+
+def _reply_done(exchange: Exchange, message: Message, error: LeptonError | None) -> None:
+    if error is None:
+        _reply(exchange, message)
+    else:
+        _reply_error(exchange, error)
+
+
+def _reply_error(exchange: Exchange, error: LeptonError) -> None:
+    headers = b"%bgrpc-status: %d\r\ngrpc-message: %b\r\n" % (
+        _MESSAGE_TYPE,
+        status_of(error).grpc,
+        quote(str(error), safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~").encode(),
+    )
+    exchange.reply(200, headers, b"")

@@ -1,0 +1,219 @@
+"""An ONNX model in an ONNX Runtime session."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_ai.errors import InvalidArgumentError
+from lepton_ai.oip import numpy_dtype
+from lepton_worker.inference.signature import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_DATATYPE = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_ONNX_BFLOAT16 = 16
+# ONNX Runtime reads weights outside of a model only below this folder, which can never exist.
+_NO_FOLDER = "/dev/null/external-data-is-refused"
+_PLACE = re.compile(r"\[ONNXRuntimeError\] : |/\S+:\d+ |\S*onnxruntime::[^:]*(::[^:]*)* ")
+_PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What a model may use.
+
+    Attributes:
+        threads: Threads that compute one batch.
+        file_bytes: Size of the model's file.
+    """
+
+    threads: int
+    file_bytes: int
+
+
+class Model:
+    """A loaded model. `run` may be called from several threads.
+
+    Args:
+        data: The ONNX file's content. Weights outside of the file are refused.
+        max_batch_size: Rows that the server may put into a batch, if the model allows batches.
+        limits: What the model may use.
+
+    Raises:
+        InvalidArgumentError: This is no model that can be served; says why.
+    """
+
+    def __init__(self, data: bytes, max_batch_size: int, limits: ModelLimits) -> None:
+        if len(data) > limits.file_bytes:
+            raise InvalidArgumentError(
+                f"the model has {len(data)} bytes", hint=f"at most {limits.file_bytes} are allowed"
+            )
+        self._session = _open_session(data, limits.threads)
+        inputs = _specs(self._session.get_inputs())
+        outputs = _specs(self._session.get_outputs())
+        self._input_names = [spec.name for spec in inputs]
+        # BF16 has no NumPy type, and only the slower of the two ways to run takes its bits.
+        self._has_bf16 = any(spec.datatype == "BF16" for spec in inputs + outputs)
+        self._text_inputs = [spec.datatype == "BYTES" for spec in inputs]
+        batch_limit = max_batch_size if _may_batch(self._session) else 0
+        self.signature = Signature(inputs, outputs, batch_limit)
+        self._warm_up()
+
+    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute.
+
+        Args:
+            arrays: One an input, in the signature's order, C-contiguous.
+
+        Returns:
+            One array an output, in the signature's order.
+
+        Raises:
+            InvalidArgumentError: A BYTES element is not UTF-8, which ONNX texts have to be.
+        """
+        feeds = {
+            name: _texts(name, array) if is_text else array
+            for name, array, is_text in zip(
+                self._input_names, arrays, self._text_inputs, strict=True
+            )
+        }
+        if self._has_bf16:
+            return self._run_ort_values(feeds)
+        return cast("list[NDArray[Any]]", self._session.run(None, feeds))
+
+    def _run_ort_values(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        from onnxruntime import OrtValue
+
+        values: dict[str, OrtValue] = {}
+        for spec in self.signature.inputs:
+            array = feeds[spec.name]
+            if spec.datatype == "BF16":
+                value = OrtValue.ortvalue_from_numpy_with_onnx_type(array, _ONNX_BFLOAT16)
+            else:
+                value = OrtValue.ortvalue_from_numpy(array)
+            values[spec.name] = value
+        outputs = self._session.run_with_ort_values(None, values)
+        return [
+            _bits(output) if spec.datatype == "BF16" else output.numpy()
+            for spec, output in zip(self.signature.outputs, outputs, strict=True)
+        ]
+
+    def _warm_up(self) -> None:
+        """Run once with zeros at one and at two rows, where all other sizes are known.
+
+        Shapes alone do not prove that the first dimension is the batch's: a model whose answer to
+        two rows does not have two rows is served without batching.
+        """
+        signature = self.signature
+        batched = bool(signature.max_batch_size)
+        if any(-1 in spec.shape[batched:] for spec in signature.inputs):
+            return
+        self.run(_zeros(signature.inputs, 1))
+        if signature.max_batch_size >= 2 and any(
+            output.shape[:1] != (2,) for output in self.run(_zeros(signature.inputs, 2))
+        ):
+            self.signature = Signature(signature.inputs, signature.outputs, 0)
+
+
+def _open_session(data: bytes, threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", _NO_FOLDER
+    )
+    # The arena never gives memory back and grows with every new batch size.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    available = onnxruntime.get_available_providers()
+    providers = [name for name in _PREFERRED_PROVIDERS if name in available]
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=providers)
+    except Exception as error:
+        raise InvalidArgumentError(
+            "not a model that ONNX Runtime can load", hint=_reason(error)
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """ONNX Runtime's text without the places in its sources that it names."""
+    if "xternal data" in str(error):
+        return "weights have to be inside of the model's file, external data is refused"
+    return _PLACE.sub("", str(error)).strip()
+
+
+def _specs(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(node) for node in nodes)
+
+
+def _spec(node: Any) -> TensorSpec:
+    datatype = _DATATYPE.get(node.type)
+    if datatype is None:
+        raise InvalidArgumentError(
+            f"tensor {node.name!r} of the model is a {node.type}",
+            hint=f"allowed are {', '.join(_DATATYPE)}",
+        )
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    return TensorSpec(node.name, datatype, shape)
+
+
+def _may_batch(session: onnxruntime.InferenceSession) -> bool:
+    """Whether all inputs and outputs begin with the same free dimension."""
+    firsts = {
+        node.shape[0] if node.shape else 0
+        for node in itertools.chain(session.get_inputs(), session.get_outputs())
+    }
+    return len(firsts) == 1 and not isinstance(firsts.pop(), int)
+
+
+def _zeros(specs: Sequence[TensorSpec], rows: int) -> list[NDArray[Any]]:
+    return [
+        np.full(
+            tuple(rows if size == -1 else size for size in spec.shape),
+            b"" if spec.datatype == "BYTES" else 0,
+            numpy_dtype(spec.datatype),
+        )
+        for spec in specs
+    ]
+
+
+def _texts(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    texts = np.empty(array.size, object)
+    try:
+        texts[:] = [element.decode() for element in array.ravel()]
+    except UnicodeDecodeError:
+        raise InvalidArgumentError(f"input {name!r} has an element that is not UTF-8") from None
+    return texts.reshape(array.shape)
+
+
+def _bits(value: onnxruntime.OrtValue) -> NDArray[Any]:
+    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(data, np.uint16).reshape(value.shape())

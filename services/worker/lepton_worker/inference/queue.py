@@ -1,0 +1,154 @@
+"""The queue of one model: what is admitted, and what makes the next batch. No threads, no clock."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from lepton_ai.errors import DeadlineExceededError, LeptonError, ResourceExhaustedError
+
+# Requests that name no priority stand between the urgent levels (1 to 9) and the patient ones.
+DEFAULT_PRIORITY = 10
+
+# How much the newest batch counts in the expected duration of the next.
+_NEWEST_WEIGHT = 0.2
+
+
+class Caller(Protocol):
+    """Who waits for an answer."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether they stopped to wait."""
+        ...
+
+
+Outcome = list[NDArray[Any]] | LeptonError
+
+
+@dataclass(slots=True)
+class Work:
+    """A request that fits its model.
+
+    Attributes:
+        arrays: The inputs, in the model's order.
+        rows: Rows it brings to a batch.
+        key: Work shares a batch only with work of an equal key (the shapes without the rows).
+        priority: 1 is most urgent.
+        arrived_ns: When it arrived, on the monotonic clock.
+        deadline_ns: When its answer is of no use any more; 0 for never.
+        caller: Who waits.
+        finish: Called once, on the event loop, with the model's outputs for these rows or with
+            what went wrong.
+    """
+
+    arrays: list[NDArray[Any]]
+    rows: int
+    key: Hashable
+    priority: int
+    arrived_ns: int
+    deadline_ns: int
+    caller: Caller
+    finish: Callable[[Outcome], None]
+
+
+class Batch(NamedTuple):
+    """What leaves a queue together.
+
+    Attributes:
+        works: To be computed, in order.
+        late: To be refused: their deadline would pass before the answer.
+        left: How many works left the queue, with those nobody waits for any more.
+    """
+
+    works: list[Work]
+    late: list[Work]
+    left: int
+
+
+def next_batch(
+    waiting: Sequence[Work], now_ns: int, expected_ns: int, max_batch_size: int
+) -> Batch:
+    """Decide what to compute next: whatever has arrived, in order, up to the batch limit.
+
+    Args:
+        waiting: Most urgent first.
+        now_ns: The time.
+        expected_ns: How long the batch will take, as far as is known.
+        max_batch_size: Rows at most; 0 lets every work go alone.
+    """
+    works: list[Work] = []
+    late: list[Work] = []
+    rows = left = 0
+    for work in waiting:
+        if work.deadline_ns and work.deadline_ns < now_ns + expected_ns:
+            late.append(work)
+        elif not work.caller.gone:
+            if works and (rows + work.rows > max_batch_size or work.key != works[0].key):
+                break
+            works.append(work)
+            rows += work.rows
+        left += 1
+    return Batch(works, late, left)
+
+
+@dataclass(slots=True)
+class RequestQueue:
+    """Requests of one model that wait for a batch.
+
+    Attributes:
+        max_batch_size: Rows in a batch at most; 0 for a model without batching.
+        capacity: Requests that may wait.
+        expected_ns: How long a batch takes, a moving average.
+        waiting: Most urgent first, in order of arrival within a priority.
+    """
+
+    max_batch_size: int
+    capacity: int
+    expected_ns: int = 0
+    waiting: list[Work] = field(default_factory=list[Work])
+
+    def admit(self, work: Work, now_ns: int) -> None:
+        """Queue a request, or refuse it early.
+
+        Raises:
+            ResourceExhaustedError: As many requests wait as may.
+            DeadlineExceededError: The batches before it will take longer than it can wait.
+        """
+        waiting = self.waiting
+        if len(waiting) >= self.capacity:
+            raise ResourceExhaustedError(
+                f"{self.capacity} requests wait for this model already", hint="try again later"
+            )
+        if work.deadline_ns and now_ns + self.wait_ns() > work.deadline_ns:
+            raise DeadlineExceededError(
+                "the answer would come after the request's timeout",
+                hint=f"about {self.wait_ns() // 1000} microseconds are needed now",
+            )
+        if not waiting or waiting[-1].priority <= work.priority:
+            waiting.append(work)
+        else:
+            insort(waiting, work, key=_priority)
+
+    def take(self, now_ns: int) -> Batch:
+        """Remove and return what leaves the queue now."""
+        batch = next_batch(self.waiting, now_ns, self.expected_ns, self.max_batch_size)
+        del self.waiting[: batch.left]
+        return batch
+
+    def observe(self, duration_ns: int) -> None:
+        """Learn how long a batch took."""
+        self.expected_ns += round((duration_ns - self.expected_ns) * _NEWEST_WEIGHT)
+
+    def wait_ns(self) -> int:
+        """How long a request that comes now will take, with what waits before it."""
+        batches = len(self.waiting) // max(self.max_batch_size, 1) + 1
+        return batches * self.expected_ns
+
+
+def _priority(work: Work) -> int:
+    return work.priority

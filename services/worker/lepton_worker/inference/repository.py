@@ -1,0 +1,207 @@
+"""The models of this server: which versions are loaded, loading, or could be loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lepton_ai.errors import InvalidArgumentError, LeptonError, NotFoundError, UnavailableError
+from lepton_worker.inference.batcher import Lane
+from lepton_worker.inference.model import Model
+from lepton_worker.inference.queue import RequestQueue
+from lepton_worker.inference.signature import Signature
+
+_log = logging.getLogger(__name__)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_UNLOAD_TIMEOUT_S = 30.0
+
+
+class ModelSource(NamedTuple):
+    """Where a version of a model comes from.
+
+    Attributes:
+        name: The model's name.
+        version: Its version, in decimal.
+        path: The ONNX file.
+        max_batch_size: Rows in a batch at most, if the model allows batches.
+    """
+
+    name: str
+    version: str
+    path: Path
+    max_batch_size: int
+
+    def checked(self) -> ModelSource:
+        """Itself.
+
+        Raises:
+            InvalidArgumentError: The name or the version does not match its pattern.
+        """
+        if not _NAME.fullmatch(self.name):
+            raise InvalidArgumentError(
+                f"model name {self.name!r} is not allowed", hint=f"names match {_NAME.pattern}"
+            )
+        if not _VERSION.fullmatch(self.version):
+            raise InvalidArgumentError(
+                f"version {self.version!r} is not allowed", hint="versions are 1, 2, 3, …"
+            )
+        return self
+
+
+@dataclass(slots=True)
+class Entry:
+    """One version of one model.
+
+    Attributes:
+        source: Where it comes from.
+        state: READY, LOADING, UNLOADING or UNAVAILABLE.
+        reason: Why it is not ready.
+        signature: What it takes and gives; None until it has been loaded.
+        lane: Its queue while it is ready.
+    """
+
+    source: ModelSource
+    state: str = "UNAVAILABLE"
+    reason: str = ""
+    signature: Signature | None = None
+    lane: Lane | None = None
+
+
+class ReadyModel(NamedTuple):
+    """A version that answers."""
+
+    name: str
+    version: str
+    signature: Signature
+    lane: Lane
+
+
+class Repository:
+    """Finds models for requests; loads and unloads them.
+
+    Args:
+        load: Makes a model of a source; called in a thread of its own.
+        queue_capacity: Requests that may wait for one version.
+    """
+
+    def __init__(self, load: Callable[[ModelSource], Model], queue_capacity: int) -> None:
+        self._load = load
+        self._queue_capacity = queue_capacity
+        self._entries: dict[str, dict[str, Entry]] = {}
+        # What a request names, straight to what answers it; "" is the latest version.
+        self._ready: dict[tuple[str, str], ReadyModel] = {}
+
+    def find(self, name: str, version: str = "") -> ReadyModel:
+        """The ready version of a model; the latest when `version` is empty.
+
+        Raises:
+            NotFoundError: There is no such model or version.
+            UnavailableError: There is, but it is not ready.
+        """
+        model = self._ready.get((name, version))
+        return model if model is not None else self._explain(name, version)
+
+    def versions(self, name: str) -> list[str]:
+        """The ready versions of a model, lowest first."""
+        return sorted((v for n, v in self._ready if n == name and v), key=int)
+
+    def ready_models(self) -> list[ReadyModel]:
+        """Every ready version of every model."""
+        return [model for (_, version), model in self._ready.items() if version]
+
+    def entries(self) -> Iterable[Entry]:
+        """Every version of every model, ready or not."""
+        return [entry for versions in self._entries.values() for entry in versions.values()]
+
+    def sources(self, name: str) -> list[ModelSource]:
+        """Where the known versions of a model come from.
+
+        Raises:
+            NotFoundError: No such model was ever loaded here.
+        """
+        if name not in self._entries:
+            raise self._no_model(name)
+        return [entry.source for entry in self._entries[name].values()]
+
+    async def load(self, source: ModelSource) -> None:
+        """Load a version, or load it anew; the old one answers until the new one is warm.
+
+        Raises:
+            LeptonError: It cannot be loaded; what was loaded before goes on.
+        """
+        source.checked()
+        entry = self._entries.setdefault(source.name, {}).setdefault(source.version, Entry(source))
+        if entry.lane is None:
+            entry.state, entry.reason = "LOADING", ""
+        try:
+            model = await asyncio.to_thread(self._load, source)
+        except Exception as error:
+            if entry.lane is None:
+                entry.state, entry.reason = "UNAVAILABLE", _reason(error)
+            raise
+        queue = RequestQueue(model.signature.max_batch_size, self._queue_capacity)
+        retired, entry.lane = entry.lane, Lane(f"{source.name}:{source.version}", model, queue)
+        entry.source, entry.state, entry.signature = source, "READY", model.signature
+        self._index(source.name)
+        if retired is not None:
+            await retired.close(_UNLOAD_TIMEOUT_S)
+
+    async def unload(self, name: str, version: str) -> None:
+        """Take a version out of service, once what was admitted is answered.
+
+        Raises:
+            NotFoundError: There is no such version.
+        """
+        entry = self._entries.get(name, {}).get(version)
+        if entry is None:
+            raise self._no_version(name, version)
+        lane, entry.lane = entry.lane, None
+        entry.state, entry.reason = "UNLOADING", "unloaded"
+        self._index(name)
+        if lane is not None:
+            await lane.close(_UNLOAD_TIMEOUT_S)
+        entry.state = "UNAVAILABLE"
+
+    def _index(self, name: str) -> None:
+        for key in [key for key in self._ready if key[0] == name]:
+            del self._ready[key]
+        for version, entry in sorted(self._entries[name].items(), key=lambda item: int(item[0])):
+            if entry.lane is not None and entry.signature is not None:
+                ready = ReadyModel(name, version, entry.signature, entry.lane)
+                self._ready[name, version] = self._ready[name, ""] = ready
+
+    def _explain(self, name: str, version: str) -> Any:
+        versions = self._entries.get(name)
+        if versions is None:
+            raise self._no_model(name)
+        if version and version not in versions:
+            raise self._no_version(name, version)
+        entry = versions[version] if version else next(iter(versions.values()))
+        raise UnavailableError(
+            f"model {name!r} is not ready", hint=f"{entry.state.lower()} {entry.reason}".strip()
+        )
+
+    def _no_model(self, name: str) -> NotFoundError:
+        nearest = difflib.get_close_matches(name, self._entries, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {self._names()}"
+        return NotFoundError(f"model {name!r} does not exist", hint=hint)
+
+    def _no_version(self, name: str, version: str) -> NotFoundError:
+        known = ", ".join(sorted(self._entries.get(name, {}))) or "none"
+        return NotFoundError(
+            f"version {version!r} of model {name!r} does not exist", hint=f"there are {known}"
+        )
+
+    def _names(self) -> str:
+        return ", ".join(sorted(self._entries)[:10]) or "none"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, LeptonError) else "it could not be read"

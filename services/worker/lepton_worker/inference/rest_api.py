@@ -1,0 +1,237 @@
+"""The protocol's REST side: paths and JSON around the service."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from functools import partial
+from typing import Any, Final
+from urllib.parse import unquote
+
+import orjson
+
+from lepton_ai.errors import (
+    InternalError,
+    InvalidArgumentError,
+    LeptonError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+    status_of,
+)
+from lepton_ai.oip.rest import (
+    JSON_LENGTH_HEADER,
+    Answer,
+    InferenceRequest,
+    WantedOutput,
+    decode_request,
+    encode_answer,
+)
+from lepton_worker.inference.deadline import timeout_us
+from lepton_worker.inference.http import JSON_TYPE, Exchange
+from lepton_worker.inference.repository import ReadyModel
+from lepton_worker.inference.repository_control import RepositoryControl
+from lepton_worker.inference.service import InferenceService
+
+_log = logging.getLogger(__name__)
+_BINARY_TYPE: Final = b"content-type: application/octet-stream\r\n"
+_RETRY_AFTER: Final = b"retry-after: 1\r\n"
+_JSON_LENGTH: Final = JSON_LENGTH_HEADER.encode()
+_WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
+
+
+class RestApi:
+    """Answers exchanges in REST.
+
+    Args:
+        service: Does the work.
+        control: Loads and unloads models on request of clients.
+        max_body_bytes: What a compressed body may grow to.
+    """
+
+    def __init__(
+        self, service: InferenceService, control: RepositoryControl, max_body_bytes: int
+    ) -> None:
+        self._service = service
+        self._control = control
+        self._max_body_bytes = max_body_bytes
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer, at once or later. Raises nothing: every error becomes an answer."""
+        try:
+            self._route(exchange, unquote(exchange.path).split("/")[1:])
+        except LeptonError as error:
+            reply_error(exchange, error)
+        except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
+            _log.exception("a request failed")
+            reply_error(exchange, InternalError("the request failed"))
+
+    def _route(self, exchange: Exchange, path: list[str]) -> None:
+        match path:
+            case ["v2", "models", name, "infer"]:
+                self._infer(exchange, name, "")
+            case ["v2", "models", name, "versions", version, "infer"]:
+                self._infer(exchange, name, version)
+            case ["v2", "repository", *rest]:
+                self._repository(exchange, rest)
+            case ["v2", *rest] if exchange.method == "GET":
+                self._read(exchange, rest)
+            case _:
+                raise NotFoundError(f"{exchange.method} {exchange.path!r} does not exist")
+
+    def _read(self, exchange: Exchange, path: list[str]) -> None:
+        match path:
+            case [] | [""]:
+                reply_json(exchange, self._service.server_metadata())
+            case ["health", "live"]:
+                reply_json(exchange, {"live": True})
+            case ["health", "ready"]:
+                ready = self._service.ready
+                reply_json(exchange, {"ready": ready}, 200 if ready else 503)
+            case ["models"]:
+                names = sorted({entry["name"] for entry in self._service.index()})
+                reply_json(exchange, {"models": names})
+            case ["models", "stats"]:
+                reply_json(exchange, self._service.model_statistics())
+            case ["models", name, "versions", version, *rest]:
+                self._read_model(exchange, name, version, rest)
+            case ["models", name, *rest]:
+                self._read_model(exchange, name, "", rest)
+            case _:
+                raise NotFoundError(f"{exchange.path!r} does not exist")
+
+    def _read_model(self, exchange: Exchange, name: str, version: str, path: list[str]) -> None:
+        match path:
+            case []:
+                reply_json(exchange, self._service.model_metadata(name, version))
+            case ["ready"]:
+                self._service.repository.find(name, version)
+                reply_json(exchange, {"name": name, "ready": True})
+            case ["config"]:
+                reply_json(exchange, self._service.model_config(name, version))
+            case ["stats"]:
+                reply_json(exchange, self._service.model_statistics(name, version))
+            case _:
+                raise NotFoundError(f"{exchange.path!r} does not exist")
+
+    def _repository(self, exchange: Exchange, path: list[str]) -> None:
+        match path:
+            case ["index"]:
+                reply_json(exchange, self._index(exchange))
+            case ["models", name, "load"]:
+                self._control.load(name, partial(_reply_done, exchange))
+            case ["models", name, "unload"]:
+                self._control.unload(name, partial(_reply_done, exchange))
+            case _:
+                raise NotFoundError(f"{exchange.path!r} does not exist")
+
+    def _index(self, exchange: Exchange) -> list[dict[str, str]]:
+        entries = self._service.index()
+        try:
+            wanted: Any = orjson.loads(exchange.body or b"{}")
+        except orjson.JSONDecodeError as error:
+            raise InvalidArgumentError(f"the body is not JSON: {error.msg}") from None
+        if isinstance(wanted, dict) and wanted.get("ready") is True:
+            return [entry for entry in entries if entry["state"] == "READY"]
+        return entries
+
+    def _infer(self, exchange: Exchange, name: str, version: str) -> None:
+        if exchange.method != "POST":
+            raise InvalidArgumentError(f"{exchange.method} is no way to infer", hint="use POST")
+        self._service.check_accepting()
+        model = self._service.repository.find(name, version)
+        request = self._decode(exchange, model)
+        finish = partial(_reply_answer, exchange, request)
+        self._service.infer(model, request, exchange, finish)
+
+    def _decode(self, exchange: Exchange, model: ReadyModel) -> InferenceRequest:
+        body = self._plain_body(exchange)
+        json_length = _json_length(exchange)
+        if json_length == 0:
+            request = InferenceRequest([model.signature.raw_tensor(body)], [], binary=True)
+        else:
+            request = decode_request(body, json_length)
+        limit_us = timeout_us(exchange.headers, request.timeout_us)
+        return request if limit_us == request.timeout_us else request._replace(timeout_us=limit_us)
+
+    def _plain_body(self, exchange: Exchange) -> bytes:
+        encoding = exchange.headers.get(b"content-encoding", b"identity").lower()
+        if encoding == b"identity":
+            return exchange.body
+        if encoding not in _WINDOW_BITS:
+            raise InvalidArgumentError(
+                f"content-encoding {encoding.decode('latin-1')!r} is not known",
+                hint=f"allowed are {', '.join(name.decode() for name in _WINDOW_BITS)}",
+            )
+        return inflate(exchange.body, _WINDOW_BITS[encoding], self._max_body_bytes)
+
+
+def inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:
+    """Decompress at most `max_bytes`.
+
+    Raises:
+        InvalidArgumentError: The body is no such compressed stream, or holds more.
+    """
+    stream = zlib.decompressobj(window_bits)
+    try:
+        plain = stream.decompress(body, max_bytes)
+    except zlib.error as error:
+        raise InvalidArgumentError(f"the compressed body is broken: {error}") from None
+    if not stream.eof:
+        raise InvalidArgumentError(
+            "the compressed body is not whole, or too large",
+            hint=f"uncompressed it may have {max_bytes} bytes",
+        )
+    return plain
+
+
+def reply_json(exchange: Exchange, document: Any, status: int = 200) -> None:
+    """Answer with a document."""
+    exchange.reply(status, JSON_TYPE, orjson.dumps(document))
+
+
+def reply_error(exchange: Exchange, error: LeptonError) -> None:
+    """Answer with an error, and when to come back if that helps."""
+    headers = JSON_TYPE
+    if isinstance(error, ResourceExhaustedError | UnavailableError):
+        headers += _RETRY_AFTER
+    exchange.reply(status_of(error).http, headers, orjson.dumps({"error": str(error)}))
+
+
+def _reply_done(exchange: Exchange, error: LeptonError | None) -> None:
+    if error is None:
+        exchange.reply(200, JSON_TYPE, b"{}")
+    else:
+        reply_error(exchange, error)
+
+
+def _reply_answer(
+    exchange: Exchange, request: InferenceRequest, answer: Answer | LeptonError
+) -> None:
+    if isinstance(answer, LeptonError):
+        reply_error(exchange, answer)
+        return
+    try:
+        body, json_length = encode_answer(answer, _binary_flags(request, len(answer.outputs)))
+    except LeptonError as error:
+        reply_error(exchange, error)
+        return
+    if json_length is None:
+        exchange.reply(200, JSON_TYPE, body)
+    else:
+        length_header = b"%b: %d\r\n" % (_JSON_LENGTH, json_length)
+        exchange.reply(200, _BINARY_TYPE + length_header, body)
+
+
+def _binary_flags(request: InferenceRequest, count: int) -> list[bool]:
+    wanted: list[WantedOutput] = request.outputs
+    return [output.binary for output in wanted] if wanted else [request.binary] * count
+
+
+def _json_length(exchange: Exchange) -> int | None:
+    text = exchange.headers.get(_JSON_LENGTH)
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise InvalidArgumentError(f"{JSON_LENGTH_HEADER} is not a whole number")
+    return int(text)

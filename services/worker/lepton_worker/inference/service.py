@@ -1,0 +1,167 @@
+"""What the server does for a client, whichever protocol the client speaks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from lepton_ai.errors import LeptonError, UnavailableError
+from lepton_ai.oip import Tensor
+from lepton_ai.oip.rest import Answer, InferenceRequest
+from lepton_worker.inference.batcher import Batcher
+from lepton_worker.inference.queue import DEFAULT_PRIORITY, Caller, Outcome, Work
+from lepton_worker.inference.repository import ReadyModel, Repository
+from lepton_worker.inference.signature import TensorSpec
+
+Finish = Callable[[Answer | LeptonError], None]
+
+
+class InferenceService:
+    """Requests in, answers out.
+
+    Args:
+        repository: The models.
+        batcher: Computes.
+    """
+
+    def __init__(self, repository: Repository, batcher: Batcher) -> None:
+        self.repository = repository
+        self._batcher = batcher
+        self.accepting = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken: everything announced is loaded, and nothing drains."""
+        return self.accepting and all(
+            entry.state != "LOADING" for entry in self.repository.entries()
+        )
+
+    def infer(
+        self, model: ReadyModel, request: InferenceRequest, caller: Caller, finish: Finish
+    ) -> None:
+        """Answer a request later, by calling `finish` on the event loop.
+
+        Raises:
+            LeptonError: The request does not fit the model, or is refused now.
+        """
+        now_ns = time.monotonic_ns()
+        signature = model.signature
+        arrays = signature.arrange(request.inputs)
+        selected = signature.select([wanted.name for wanted in request.outputs])
+        work = Work(
+            arrays=arrays,
+            rows=signature.rows(arrays),
+            key=_batch_key(arrays),
+            priority=request.priority or DEFAULT_PRIORITY,
+            arrived_ns=now_ns,
+            deadline_ns=now_ns + request.timeout_us * 1000 if request.timeout_us else 0,
+            caller=caller,
+            finish=partial(_finish, model, request.request_id, selected, finish),
+        )
+        self._batcher.submit(model.lane, work)
+
+    def server_metadata(self) -> dict[str, Any]:
+        """Name, version and extensions, as the protocol writes them."""
+        from importlib.metadata import version
+
+        return {
+            "name": "lepton",
+            "version": version("lepton-ai"),
+            "extensions": [
+                "binary_tensor_data",
+                "model_configuration",
+                "model_repository",
+                "parameters",
+                "statistics",
+            ],
+        }
+
+    def model_metadata(self, name: str, version: str) -> dict[str, Any]:
+        """Inputs and outputs of a model, as the protocol writes them."""
+        model = self.repository.find(name, version)
+        return {
+            "name": name,
+            "versions": self.repository.versions(name),
+            "platform": "onnxruntime_onnx",
+            "inputs": [_describe(spec) for spec in model.signature.inputs],
+            "outputs": [_describe(spec) for spec in model.signature.outputs],
+        }
+
+    def model_config(self, name: str, version: str) -> dict[str, Any]:
+        """How a model is served, as Triton writes it."""
+        model = self.repository.find(name, version)
+        signature = model.signature
+        batched = bool(signature.max_batch_size)
+        config: dict[str, Any] = {
+            "name": name,
+            "platform": "onnxruntime_onnx",
+            "backend": "onnxruntime",
+            "max_batch_size": signature.max_batch_size,
+            "input": [_configure(spec, batched) for spec in signature.inputs],
+            "output": [_configure(spec, batched) for spec in signature.outputs],
+            "model_transaction_policy": {"decoupled": False},
+        }
+        if batched:
+            config["dynamic_batching"] = {
+                "preferred_batch_size": [signature.max_batch_size],
+                "max_queue_delay_microseconds": 0,
+            }
+        return config
+
+    def model_statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
+        """What models did since they were loaded: one, or all when `name` is empty."""
+        models = [self.repository.find(name, version)] if name else self.repository.ready_models()
+        return {
+            "model_stats": [
+                {"name": model.name, "version": model.version, **model.lane.statistics.report()}
+                for model in models
+            ]
+        }
+
+    def index(self) -> list[dict[str, str]]:
+        """Every version of every model and its state."""
+        return [
+            {
+                "name": entry.source.name,
+                "version": entry.source.version,
+                "state": entry.state,
+                "reason": entry.reason,
+            }
+            for entry in self.repository.entries()
+        ]
+
+    def check_accepting(self) -> None:
+        """Raise `UnavailableError` unless the server takes requests."""
+        if not self.accepting:
+            raise UnavailableError("the server is not ready", hint="try again")
+
+
+def _finish(
+    model: ReadyModel, request_id: str, selected: list[int], finish: Finish, outcome: Outcome
+) -> None:
+    if isinstance(outcome, LeptonError):
+        finish(outcome)
+        return
+    specs = model.signature.outputs
+    outputs = [
+        Tensor(specs[index].name, specs[index].datatype, outcome[index]) for index in selected
+    ]
+    finish(Answer(model.name, model.version, request_id, outputs))
+
+
+def _batch_key(arrays: list[NDArray[Any]]) -> Hashable:
+    return tuple(array.shape[1:] for array in arrays)
+
+
+def _describe(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _configure(spec: TensorSpec, batched: bool) -> dict[str, Any]:
+    datatype = "STRING" if spec.datatype == "BYTES" else spec.datatype
+    dims = list(spec.shape[1:] if batched else spec.shape)
+    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": dims}

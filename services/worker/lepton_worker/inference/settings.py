@@ -1,0 +1,168 @@
+"""What the inference server can be told, all of it on its command line."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lepton_ai.errors import InvalidArgumentError
+from lepton_worker.inference.repository import ModelSource
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files for mutual TLS.
+
+    Attributes:
+        certificate: The server's certificate chain.
+        key: Its private key.
+        client_authority: Who must have signed a client's certificate.
+    """
+
+    certificate: Path
+    key: Path
+    client_authority: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the server runs.
+
+    Attributes:
+        models: Loaded at the start.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free one.
+        tls: Required unless the address is loopback.
+        insecure_bind: Whether an operator accepts another address without TLS.
+        controlled: Whether an agent sends commands on standard input.
+        threads: Threads that compute one batch: this process's share of the node.
+        compute_threads: Batches computed at the same time.
+        max_batch_size: Rows in a batch, for models that do not say.
+        queue_capacity: Requests that may wait for one model.
+        max_body_bytes: Size of a request, compressed and not.
+        max_buffered_bytes: Requests held at the same time, together.
+        max_model_bytes: Size of a model's file.
+        probe_memory_bytes: Address space of the process that tries an unknown model first.
+        probe_timeout_s: How long that may take.
+        drain_timeout_s: How long unanswered requests keep a stopping server alive.
+    """
+
+    models: tuple[ModelSource, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    tls: TlsFiles | None = None
+    insecure_bind: bool = False
+    controlled: bool = False
+    threads: int = 1
+    compute_threads: int = 1
+    max_batch_size: int = 64
+    queue_capacity: int = 1024
+    max_body_bytes: int = 64 * MIB
+    max_buffered_bytes: int = 512 * MIB
+    max_model_bytes: int = 2048 * MIB
+    probe_memory_bytes: int = 8192 * MIB
+    probe_timeout_s: float = 60.0
+    drain_timeout_s: float = 10.0
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """Read the command line.
+
+    Raises:
+        InvalidArgumentError: An argument has no sense, or asks for an open port without TLS.
+        SystemExit: What `argparse` raises on unknown arguments and for `--help`.
+    """
+    options = _parser().parse_args(arguments)
+    host, port = _address(options.http)
+    settings = Settings(
+        models=tuple(_model(text, options.max_batch_size) for text in options.model),
+        host=host,
+        port=port,
+        tls=_tls(options),
+        insecure_bind=options.insecure_bind,
+        controlled=options.control,
+        threads=options.threads,
+        compute_threads=options.compute_threads,
+        max_batch_size=options.max_batch_size,
+        queue_capacity=options.queue_capacity,
+        max_body_bytes=options.max_body_mib * MIB,
+        max_model_bytes=options.max_model_mib * MIB,
+        drain_timeout_s=options.drain_timeout_s,
+    )
+    _check_exposure(settings)
+    return settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Settings()
+    parser = argparse.ArgumentParser(
+        prog="lepton-inference", description="Serve ONNX models by the Open Inference Protocol."
+    )
+    add = parser.add_argument
+    add("--model", action="append", default=[], metavar="NAME[:VERSION]=PATH")
+    add("--http", default=str(defaults.port), metavar="[HOST:]PORT")
+    add("--control", action="store_true", help="take commands as JSON lines on standard input")
+    add("--threads", type=int, default=_own_cpus(), help="threads that compute one batch")
+    add("--compute-threads", type=int, default=1, help="batches computed at the same time")
+    add("--max-batch-size", type=int, default=defaults.max_batch_size)
+    add("--queue-capacity", type=int, default=defaults.queue_capacity)
+    add("--max-body-mib", type=int, default=defaults.max_body_bytes // MIB)
+    add("--max-model-mib", type=int, default=defaults.max_model_bytes // MIB)
+    add("--drain-timeout-s", type=float, default=defaults.drain_timeout_s)
+    add("--tls-certificate", type=Path)
+    add("--tls-key", type=Path)
+    add("--tls-client-authority", type=Path)
+    add("--insecure-bind", action="store_true", help="allow an open port without TLS")
+    return parser
+
+
+def _own_cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise InvalidArgumentError(f"--http {text!r} has no port", hint="such as 8000")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _model(text: str, max_batch_size: int) -> ModelSource:
+    label, separator, path = text.partition("=")
+    name, _, version = label.partition(":")
+    if not separator:
+        raise InvalidArgumentError(f"--model {text!r} has no path", hint="such as mnist=mnist.onnx")
+    return ModelSource(name, version or "1", Path(path), max_batch_size).checked()
+
+
+def _tls(options: argparse.Namespace) -> TlsFiles | None:
+    files = (options.tls_certificate, options.tls_key, options.tls_client_authority)
+    if not any(files):
+        return None
+    if not all(files):
+        raise InvalidArgumentError(
+            "TLS needs three files", hint="--tls-certificate, --tls-key, --tls-client-authority"
+        )
+    return TlsFiles(*files)
+
+
+def _check_exposure(settings: Settings) -> None:
+    if settings.tls is not None or settings.insecure_bind or _is_loopback(settings.host):
+        return
+    raise InvalidArgumentError(
+        f"{settings.host} can be reached from other machines",
+        hint="give the three --tls files, or accept it with --insecure-bind",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
