@@ -2,10 +2,10 @@
 
 Envoy's `grpc_http1_reverse_bridge` filter (with `withhold_grpc_frames`) stands between gRPC
 clients and this server: it sends each unary call as `POST /<service>/<method>` with the bare
-message as body, and makes a gRPC answer of what comes back. It takes the status of a call from
-the HTTP status alone, so an error is sent as an answer without a body that carries `grpc-status`
-and `grpc-message` itself: the bridge lets such headers through, and a gRPC client reads them as a
-call that ended at once with that status.
+message as body, and makes a gRPC answer of what comes back. It knows a call's status from the
+HTTP status only, which is too coarse and carries no text; so an error also has the headers
+`lepton-grpc-status` and `lepton-grpc-message`, which a Lua filter in Envoy, in front of the
+bridge, puts into the trailers (`ERROR_FILTER`).
 """
 
 from __future__ import annotations
@@ -40,9 +40,26 @@ PREFIX: Final = "/inference.GRPCInferenceService/"
 HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 # The bridge answers UNKNOWN to any other type.
 _MESSAGE_TYPE: Final = b"content-type: application/x-protobuf\r\n"
+# For Envoy, listed before the bridge: the bridge itself sets `grpc-status` from the HTTP status.
+ERROR_FILTER: Final = """
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local status = headers:get("lepton-grpc-status")
+  if status == nil then return end
+  local message = headers:get("lepton-grpc-message")
+  headers:remove("lepton-grpc-status")
+  headers:remove("lepton-grpc-message")
+  local trailers = handle:trailers()
+  if trailers == nil then return end
+  trailers:replace("grpc-status", status)
+  trailers:replace("grpc-message", message)
+end
+"""
 # grpc.health.v1.HealthCheckResponse with status SERVING and NOT_SERVING.
 _SERVING: Final = b"\x08\x01"
 _NOT_SERVING: Final = b"\x08\x02"
+# Printable ASCII but for the percent sign: gRPC's percent-encoding of status messages.
+_PLAIN_CHARACTERS: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
@@ -283,9 +300,10 @@ def _reply_done(exchange: Exchange, message: Message, error: LeptonError | None)
 
 
 def _reply_error(exchange: Exchange, error: LeptonError) -> None:
-    headers = b"%bgrpc-status: %d\r\ngrpc-message: %b\r\n" % (
+    status = status_of(error)
+    headers = b"%blepton-grpc-status: %d\r\nlepton-grpc-message: %b\r\n" % (
         _MESSAGE_TYPE,
-        status_of(error).grpc,
-        quote(str(error), safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~").encode(),
+        status.grpc,
+        quote(str(error), safe=_PLAIN_CHARACTERS).encode(),
     )
-    exchange.reply(200, headers, b"")
+    exchange.reply(status.http, headers, b"")
