@@ -125,18 +125,17 @@ class Model:
     def _warm_up(self) -> None:
         """Run once with zeros at one and at two rows, where all other sizes are known.
 
-        Shapes alone do not prove that the first dimension is the batch's: a model whose answer to
-        two rows does not have two rows is served without batching.
+        Shapes alone do not prove that the first dimension is the batch's: a model whose answers do
+        not have as many rows as they were asked for is served without batching.
         """
         signature = self.signature
         batched = bool(signature.max_batch_size)
         if any(-1 in spec.shape[batched:] for spec in signature.inputs):
             return
-        self.run(_zeros(signature.inputs, 1))
-        if signature.max_batch_size >= 2 and any(
-            output.shape[:1] != (2,) for output in self.run(_zeros(signature.inputs, 2))
-        ):
-            self.signature = Signature(signature.inputs, signature.outputs, 0)
+        for rows in range(1, min(signature.max_batch_size, 2) + 1) or (1,):
+            outputs = self.run(_zeros(signature.inputs, rows))
+            if batched and any(output.shape[:1] != (rows,) for output in outputs):
+                self.signature = Signature(signature.inputs, signature.outputs, 0)
 
 
 def _open_session(data: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -1,0 +1,109 @@
+"""ONNX models in ONNX Runtime: types, batching, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from lepton_ai.errors import InvalidArgumentError
+from lepton_ai.oip import from_float32
+from lepton_worker.inference.model import Model, ModelLimits
+
+ModelMaker = Callable[..., bytes]
+LIMITS = ModelLimits(threads=1, file_bytes=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("elem_type", "datatype", "values"),
+    [
+        (TensorProto.BOOL, "BOOL", np.array([[True, False]])),
+        (TensorProto.UINT8, "UINT8", np.array([[1, 255]], np.uint8)),
+        (TensorProto.INT64, "INT64", np.array([[-1, 2**62]], np.int64)),
+        (TensorProto.FLOAT16, "FP16", np.array([[0.5, -2]], np.float16)),
+        (TensorProto.BFLOAT16, "BF16", from_float32(np.array([[0.5, -2]], np.float32))),
+        (TensorProto.DOUBLE, "FP64", np.array([[0.1, 1e300]])),
+    ],
+)
+def test_every_type_goes_through(
+    model_maker: ModelMaker, elem_type: int, datatype: str, values: NDArray[Any]
+) -> None:
+    model = Model(model_maker(elem_type), 8, LIMITS)
+    assert model.signature.inputs[0].datatype == datatype
+    (output,) = model.run([values])
+    assert output.dtype == values.dtype
+    np.testing.assert_array_equal(output, values)
+
+
+def test_texts_go_through_and_have_to_be_utf8(model_maker: ModelMaker) -> None:
+    model = Model(model_maker(TensorProto.STRING), 8, LIMITS)
+    (output,) = model.run([np.array([[b"a", "é".encode()]], object)])
+    assert output.tolist() == [["a", "é"]]
+    with pytest.raises(InvalidArgumentError, match="not UTF-8"):
+        model.run([np.array([[b"a", b"\xff"]], object)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch_limit"),
+    [(("batch", 2), 8), ((None, 2), 8), ((1, 2), 0), ((), 0)],
+)
+def test_only_a_free_first_dimension_makes_batches(
+    model_maker: ModelMaker, shape: tuple[Any, ...], batch_limit: int
+) -> None:
+    assert Model(model_maker(shape=shape), 8, LIMITS).signature.max_batch_size == batch_limit
+
+
+def test_a_model_that_mixes_rows_is_not_batched() -> None:
+    """NonZero's answer has a first dimension of its own, although both are free."""
+    graph = helper.make_graph(
+        [helper.make_node("NonZero", ["x"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [None, None])],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    data = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+    assert Model(data, 8, LIMITS).signature.max_batch_size == 0
+
+
+@pytest.mark.parametrize("location", ["w.bin", "/etc/passwd", "../w.bin"])
+def test_weights_outside_of_the_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    (tmp_path / "w.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    weights = onnx.TensorProto(
+        name="w",
+        data_type=TensorProto.FLOAT,
+        dims=[4],
+        data_location=onnx.TensorProto.EXTERNAL,
+    )
+    weights.external_data.add(key="location", value=location)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [weights],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    data = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+    with pytest.raises(InvalidArgumentError, match="external data is refused"):
+        Model(data, 8, LIMITS)
+
+
+def test_what_is_no_model_is_refused_without_a_path() -> None:
+    with pytest.raises(InvalidArgumentError, match="not a model") as caught:
+        Model(b"nothing", 8, LIMITS)
+    assert "/" not in str(caught.value)
+
+
+def test_a_model_over_the_limit_is_refused(model_maker: ModelMaker) -> None:
+    with pytest.raises(InvalidArgumentError, match="at most 10 are allowed"):
+        Model(model_maker(), 8, ModelLimits(threads=1, file_bytes=10))

@@ -1,0 +1,101 @@
+"""What a queue admits, and what makes the next batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lepton_ai.errors import DeadlineExceededError, ResourceExhaustedError
+from lepton_worker.inference.queue import DEFAULT_PRIORITY, RequestQueue, Work, next_batch
+
+
+@dataclass
+class StubCaller:
+    gone: bool = False
+
+
+def work(rows: int = 1, **fields: Any) -> Work:
+    defaults: dict[str, Any] = {
+        "arrays": [],
+        "rows": rows,
+        "key": (),
+        "priority": DEFAULT_PRIORITY,
+        "arrived_ns": 0,
+        "deadline_ns": 0,
+        "caller": StubCaller(),
+        "finish": lambda outcome: None,
+    }
+    return Work(**{**defaults, **fields})
+
+
+@given(st.lists(st.integers(1, 8), max_size=30), st.integers(8, 16))
+def test_batches_take_all_work_in_order_within_the_limit(sizes: list[int], limit: int) -> None:
+    waiting = [work(size) for size in sizes]
+    queue = RequestQueue(limit, capacity=100)
+    for item in waiting:
+        queue.admit(item, 0)
+    taken: list[Work] = []
+    while queue.waiting:
+        batch = queue.take(0)
+        assert 0 < sum(item.rows for item in batch.works) <= limit
+        taken += batch.works
+    assert all(left is right for left, right in zip(taken, waiting, strict=True))
+
+
+def test_a_batch_is_full_before_it_ends() -> None:
+    batch = next_batch([work(3), work(4), work(2)], 0, 0, 8)
+    assert [item.rows for item in batch.works] == [3, 4]
+
+
+def test_work_of_another_shape_waits_for_its_own_batch() -> None:
+    batch = next_batch([work(key="a"), work(key="a"), work(key="b"), work(key="a")], 0, 0, 8)
+    assert [item.key for item in batch.works] == ["a", "a"]
+
+
+def test_without_batching_each_goes_alone() -> None:
+    assert len(next_batch([work(), work()], 0, 0, 0).works) == 1
+
+
+def test_what_cannot_be_answered_in_time_is_not_computed() -> None:
+    late, in_time = work(deadline_ns=149), work(deadline_ns=150)
+    batch = next_batch([late, in_time, work()], now_ns=100, expected_ns=50, max_batch_size=8)
+    assert batch.late == [late]
+    assert len(batch.works) == 2
+    assert batch.left == 3
+
+
+def test_nothing_is_computed_for_who_has_gone() -> None:
+    batch = next_batch([work(caller=StubCaller(gone=True)), work(rows=2)], 0, 0, 8)
+    assert [item.rows for item in batch.works] == [2]
+    assert (batch.late, batch.left) == ([], 2)
+
+
+def test_urgent_work_goes_first_and_equals_keep_their_order() -> None:
+    queue = RequestQueue(8, capacity=10)
+    for priority, arrived_ns in ((10, 1), (1, 2), (10, 3), (1, 4), (20, 5), (10, 6)):
+        queue.admit(work(priority=priority, arrived_ns=arrived_ns), 0)
+    assert [item.arrived_ns for item in queue.take(0).works] == [2, 4, 1, 3, 6, 5]
+
+
+def test_a_full_queue_refuses() -> None:
+    queue = RequestQueue(8, capacity=2)
+    queue.admit(work(), 0)
+    queue.admit(work(), 0)
+    with pytest.raises(ResourceExhaustedError, match="2 requests wait"):
+        queue.admit(work(), 0)
+    assert len(queue.waiting) == 2
+
+
+def test_a_deadline_before_the_expected_answer_is_refused_at_once() -> None:
+    queue = RequestQueue(1, capacity=10)
+    for _ in range(100):
+        queue.observe(1000)
+    queue.admit(work(), 0)
+    assert queue.wait_ns() == pytest.approx(2000, rel=0.01)
+    with pytest.raises(DeadlineExceededError):
+        queue.admit(work(deadline_ns=1500), 0)
+    queue.admit(work(deadline_ns=2500), 0)

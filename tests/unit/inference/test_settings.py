@@ -1,0 +1,44 @@
+"""The command line, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from lepton_ai.errors import InvalidArgumentError
+from lepton_worker.inference.settings import parse
+
+TLS = ("--tls-certificate", "c", "--tls-key", "k", "--tls-client-authority", "a")
+
+
+def test_models_and_address() -> None:
+    settings = parse(["--model", "m=/a/b=c.onnx", "--model", "n:3=x", "--http", "[::1]:80"])
+    assert [(str(m.path), m.name, m.version) for m in settings.models] == [
+        ("/a/b=c.onnx", "m", "1"),
+        ("x", "n", "3"),
+    ]
+    assert (settings.host, settings.port) == ("::1", 80)
+
+
+@pytest.mark.parametrize("extra", [TLS, ("--insecure-bind",)])
+def test_an_open_address_needs_tls_or_a_word(extra: tuple[str, ...]) -> None:
+    for host in ("0.0.0.0", "10.0.0.1", "node-1"):
+        with pytest.raises(InvalidArgumentError, match="other machines"):
+            parse(["--http", f"{host}:80"])
+        assert parse(["--http", f"{host}:80", *extra]).host == host
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--http", "host"], "no port"),
+        (["--http", "1:99999"], "no port"),
+        (["--model", "m"], "no path"),
+        (["--model", "../m=x"], "'../m' is not allowed"),
+        (["--model", "m:0=x"], "'0' is not allowed"),
+        (list(TLS[:2]), "three files"),
+    ],
+)
+def test_what_has_no_sense_is_refused(arguments: list[str], words: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        parse(arguments)
+    assert words in str(caught.value)
