@@ -25,7 +25,6 @@ from onnx import TensorProto, helper
 
 from lepton_ai.oip import Tensor
 from lepton_ai.oip.rest import JSON_LENGTH_HEADER, decode_answer, encode_request
-from lepton_worker.inference.grpc_api import ERROR_FILTER
 from lepton_worker.inference.proto import grpc_service_pb2 as pb
 
 START_TIMEOUT_S = 20.0
@@ -343,57 +342,17 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def envoy_config(port: int, upstream_port: int) -> str:
-    package = "type.googleapis.com/envoy.extensions.filters"
-    manager = f"{package}.network.http_connection_manager.v3.HttpConnectionManager"
-    bridge = f"{package}.http.grpc_http1_reverse_bridge.v3.FilterConfig"
-    routes = [{"match": {"prefix": "/"}, "route": {"cluster": "server"}}]
-    filters = [
-        {
-            "@type": f"{package}.http.lua.v3.Lua",
-            "default_source_code": {"inline_string": ERROR_FILTER},
-        },
-        {"@type": bridge, "content_type": "application/x-protobuf", "withhold_grpc_frames": True},
-        {"@type": f"{package}.http.router.v3.Router"},
-    ]
-    hosts = [{"name": "all", "domains": ["*"], "routes": routes}]
-    connection_manager = {
-        "@type": manager,
-        "stat_prefix": "http",
-        "route_config": {"virtual_hosts": hosts},
-        "http_filters": [
-            {"name": f"filter-{number}", "typed_config": config}
-            for number, config in enumerate(filters)
-        ],
-    }
-    chain = {"filters": [{"name": "http", "typed_config": connection_manager}]}
-    endpoint = {"endpoint": {"address": socket_address(upstream_port)}}
-    cluster = {
-        "name": "server",
-        "type": "STATIC",
-        "load_assignment": {"cluster_name": "server", "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
-    listener = {"name": "http", "address": socket_address(port), "filter_chains": [chain]}
-    return json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
-
-
-def socket_address(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
 Call = Callable[..., Any]
 
 
 @pytest.fixture
-def call(server: Server, tmp_path: Path) -> Iterator[Call]:
-    """Calls a method of the server through Envoy: `call(method, request, response type)`."""
+def call(tmp_path: Path) -> Iterator[Call]:
+    """Calls a method of a server through its Envoy: `call(method, request, response type)`."""
     port = free_port()
-    config = tmp_path / "envoy.json"
-    config.write_text(envoy_config(port, server.port))
-    envoy = Path(sys.executable).with_name("envoy")
-    command = (str(envoy), "-c", str(config), "--concurrency", "1", "-l", "error")
+    models = [scaled_model(tmp_path / "1.onnx", 2.0), scaled_model(tmp_path / "2.onnx", 10.0)]
+    arguments = [f"--model=scale:{number}={path}" for number, path in enumerate(models, 1)]
     with (
-        process(*command, "--disable-hot-restart", stderr=subprocess.DEVNULL),
+        controlled_server(f"--grpc={port}", *arguments),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         grpc.channel_ready_future(channel).result(START_TIMEOUT_S)

@@ -144,7 +144,7 @@ def test_binary_sizes_must_fit_the_shape() -> None:
         "parameters": {"binary_data_size": 4},
     }
     head = orjson.dumps({"inputs": [spec]})
-    with pytest.raises(InvalidArgumentError, match="holds 4 bytes: shape .* is 8 bytes"):
+    with pytest.raises(InvalidArgumentError, match="holds 4 bytes"):
         decode_request(head + b"\0" * 4, len(head))
 
 

@@ -15,6 +15,7 @@ from lepton_ai.errors import LeptonError
 from lepton_worker.inference.app import App
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.control import Control
+from lepton_worker.inference.front import run_front
 from lepton_worker.inference.grpc_api import GrpcApi
 from lepton_worker.inference.http import HttpLimits, HttpServer
 from lepton_worker.inference.model import ModelLimits
@@ -66,6 +67,8 @@ async def serve(settings: Settings) -> None:
             background.append(tasks.create_task(control.run(commands)))
         for source in settings.models:
             await repository.load(source)
+        if settings.grpc_address:
+            background.append(tasks.create_task(run_front(*settings.grpc_address, (host, port))))
         service.accepting = True
         _log.info("listening on %s:%s", host, port)
         await stop.wait()
@@ -83,15 +86,17 @@ def main() -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    failures: list[BaseException] = []
     try:
         settings = parse(sys.argv[1:])
         if settings.controlled:
             follow_parent()
         uvloop.run(serve(settings))
-    except (LeptonError, OSError) as error:
-        _log.error("%s", error)
-        return 1
-    return 0
+    except* (LeptonError, OSError) as group:
+        failures.extend(group.exceptions)
+    for failure in failures:
+        _log.error("%s", failure)
+    return 1 if failures else 0
 
 
 def _http_limits(settings: Settings) -> HttpLimits:

@@ -5,7 +5,7 @@ clients and this server: it sends each unary call as `POST /<service>/<method>` 
 message as body, and makes a gRPC answer of what comes back. It knows a call's status from the
 HTTP status only, which is too coarse and carries no text; so an error also has the headers
 `lepton-grpc-status` and `lepton-grpc-message`, which a Lua filter in Envoy, in front of the
-bridge, puts into the trailers (`ERROR_FILTER`).
+bridge, puts into the trailers (`front.py` has it).
 """
 
 from __future__ import annotations
@@ -40,21 +40,6 @@ PREFIX: Final = "/inference.GRPCInferenceService/"
 HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 # The bridge answers UNKNOWN to any other type.
 _MESSAGE_TYPE: Final = b"content-type: application/x-protobuf\r\n"
-# For Envoy, listed before the bridge: the bridge itself sets `grpc-status` from the HTTP status.
-ERROR_FILTER: Final = """
-function envoy_on_response(handle)
-  local headers = handle:headers()
-  local status = headers:get("lepton-grpc-status")
-  if status == nil then return end
-  local message = headers:get("lepton-grpc-message")
-  headers:remove("lepton-grpc-status")
-  headers:remove("lepton-grpc-message")
-  local trailers = handle:trailers()
-  if trailers == nil then return end
-  trailers:replace("grpc-status", status)
-  trailers:replace("grpc-message", message)
-end
-"""
 # grpc.health.v1.HealthCheckResponse with status SERVING and NOT_SERVING.
 _SERVING: Final = b"\x08\x01"
 _NOT_SERVING: Final = b"\x08\x02"

@@ -1,4 +1,8 @@
-"""A server that an agent controls must not outlive it."""
+"""Processes that must not outlive the one that started them.
+
+`python -m lepton_worker.inference.parent PROGRAM ARGUMENTS…` becomes a program that has no such
+option of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,3 +22,8 @@ def follow_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # It died before the request was made.
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    follow_parent()
+    os.execv(sys.argv[1], sys.argv[1:])  # noqa: S606 - no shell is the point

@@ -38,6 +38,7 @@ class Settings:
         models: Loaded at the start.
         host: Address to listen on.
         port: Port to listen on; 0 for any free one.
+        grpc_address: Where an Envoy of the server's own answers gRPC clients; None for nowhere.
         tls: Required unless the address is loopback.
         insecure_bind: Whether an operator accepts another address without TLS.
         controlled: Whether an agent sends commands on standard input.
@@ -56,6 +57,7 @@ class Settings:
     models: tuple[ModelSource, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_address: tuple[str, int] | None = None
     tls: TlsFiles | None = None
     insecure_bind: bool = False
     controlled: bool = False
@@ -79,11 +81,12 @@ def parse(arguments: Sequence[str]) -> Settings:
         SystemExit: What `argparse` raises on unknown arguments and for `--help`.
     """
     options = _parser().parse_args(arguments)
-    host, port = _address(options.http)
+    host, port = _address("--http", options.http)
     settings = Settings(
         models=tuple(_model(text, options.max_batch_size) for text in options.model),
         host=host,
         port=port,
+        grpc_address=_address("--grpc", options.grpc) if options.grpc else None,
         tls=_tls(options),
         insecure_bind=options.insecure_bind,
         controlled=options.control,
@@ -107,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="NAME[:VERSION]=PATH")
     add("--http", default=str(defaults.port), metavar="[HOST:]PORT")
+    add("--grpc", metavar="[HOST:]PORT", help="answer gRPC there too, by an Envoy of its own")
     add("--control", action="store_true", help="take commands as JSON lines on standard input")
     add("--threads", type=int, default=_own_cpus(), help="threads that compute one batch")
     add("--compute-threads", type=int, default=1, help="batches computed at the same time")
@@ -126,10 +130,10 @@ def _own_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(option: str, text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
-        raise InvalidArgumentError(f"--http {text!r} has no port", hint="such as 8000")
+        raise InvalidArgumentError(f"{option} {text!r} has no port", hint="such as 8000")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
@@ -153,12 +157,15 @@ def _tls(options: argparse.Namespace) -> TlsFiles | None:
 
 
 def _check_exposure(settings: Settings) -> None:
-    if settings.tls is not None or settings.insecure_bind or _is_loopback(settings.host):
-        return
-    raise InvalidArgumentError(
-        f"{settings.host} can be reached from other machines",
-        hint="give the three --tls files, or accept it with --insecure-bind",
-    )
+    if settings.tls is not None and settings.grpc_address is not None:
+        raise InvalidArgumentError("--grpc has no TLS", hint="use the cluster's gateway")
+    hosts = [settings.host, *(settings.grpc_address or ())[:1]]
+    exposed = [host for host in hosts if not _is_loopback(host)]
+    if exposed and settings.tls is None and not settings.insecure_bind:
+        raise InvalidArgumentError(
+            f"{exposed[0]} can be reached from other machines",
+            hint="give the three --tls files, or accept it with --insecure-bind",
+        )
 
 
 def _is_loopback(host: str) -> bool:
