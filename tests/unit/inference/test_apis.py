@@ -263,7 +263,7 @@ def test_grpc_infers_from_raw_and_from_typed_contents() -> None:
 def test_grpc_errors_carry_their_status_and_text() -> None:
     async def check(sides: Sides) -> None:
         status, headers, body = await sides.grpc_call(
-            "ModelReady", pb.ModelReadyRequest(name="nö\n")
+            "ModelConfig", pb.ModelConfigRequest(name="nö\n")
         )
         assert (status, body) == (404, b"")
         assert b"lepton-grpc-status: 5\r\n" in headers

@@ -121,8 +121,8 @@ class GrpcApi:
 
     def _model_ready(self, exchange: Exchange) -> None:
         request = pb.ModelReadyRequest.FromString(exchange.body)
-        self._service.repository.find(request.name, request.version)
-        _reply(exchange, pb.ModelReadyResponse(ready=True))
+        ready = self._service.repository.is_ready(request.name, request.version)
+        _reply(exchange, pb.ModelReadyResponse(ready=ready))
 
     def _server_metadata(self, exchange: Exchange) -> None:
         document = self._service.server_metadata()

@@ -108,6 +108,10 @@ class Repository:
         model = self._ready.get((name, version))
         return model if model is not None else self._explain(name, version)
 
+    def is_ready(self, name: str, version: str = "") -> bool:
+        """Whether a version would be found."""
+        return (name, version) in self._ready
+
     def versions(self, name: str) -> list[str]:
         """The ready versions of a model, lowest first."""
         return sorted((v for n, v in self._ready if n == name and v), key=int)
