@@ -18,7 +18,8 @@ from lepton_worker.inference.control import Control
 from lepton_worker.inference.front import run_front
 from lepton_worker.inference.grpc_api import GrpcApi
 from lepton_worker.inference.http import HttpLimits, HttpServer
-from lepton_worker.inference.model import ModelLimits
+from lepton_worker.inference.memory import collect_garbage, keep_freed_memory
+from lepton_worker.inference.model import ModelLimits, load_engine
 from lepton_worker.inference.parent import follow_parent
 from lepton_worker.inference.probe import load_file, probe
 from lepton_worker.inference.repository import Repository
@@ -41,36 +42,26 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    load_engine()
     limits = ModelLimits(threads=settings.threads, file_bytes=settings.max_model_bytes)
     repository = Repository(partial(load_file, limits=limits), settings.queue_capacity)
     batcher = Batcher(settings.compute_threads, loop)
     service = InferenceService(repository, batcher)
     async with asyncio.TaskGroup() as tasks:
-        client_control = (
-            AgentsControl() if settings.controlled else ClientsControl(repository, tasks)
-        )
-        app = App(
-            RestApi(service, client_control, settings.max_body_bytes),
-            GrpcApi(service, client_control),
-            repository,
-        )
-        server = HttpServer(app.handle, _http_limits(settings))
+        server = HttpServer(_app(settings, service, tasks).handle, _http_limits(settings))
         tls = _tls_context(settings.tls) if settings.tls else None
-        host, port = await server.listen(settings.host, settings.port, tls)
+        address = await server.listen(settings.host, settings.port, tls)
         background = [tasks.create_task(server.sweep())]
         if settings.controlled:
-            control = Control(
-                repository, partial(probe, settings=settings), stop.set, settings.max_batch_size
-            )
-            commands = await control.open()
-            control.emit("listening", http_address=f"{host}:{port}")
-            background.append(tasks.create_task(control.run(commands)))
+            commands = _follow_commands(settings, repository, address, stop)
+            background.append(tasks.create_task(commands))
         for source in settings.models:
             await repository.load(source)
         if settings.grpc_address:
-            background.append(tasks.create_task(run_front(*settings.grpc_address, (host, port))))
+            background.append(tasks.create_task(run_front(*settings.grpc_address, address)))
+        background.append(tasks.create_task(collect_garbage()))
         service.accepting = True
-        _log.info("listening on %s:%s", host, port)
+        _log.info("listening on %s:%s", *address)
         await stop.wait()
         service.accepting = False
         await server.drain(settings.drain_timeout_s)
@@ -86,6 +77,7 @@ def main() -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    keep_freed_memory()
     failures: list[BaseException] = []
     try:
         settings = parse(sys.argv[1:])
@@ -97,6 +89,24 @@ def main() -> int:
     for failure in failures:
         _log.error("%s", failure)
     return 1 if failures else 0
+
+
+def _app(settings: Settings, service: InferenceService, tasks: asyncio.TaskGroup) -> App:
+    repository = service.repository
+    control = AgentsControl() if settings.controlled else ClientsControl(repository, tasks)
+    rest = RestApi(service, control, settings.max_body_bytes)
+    return App(rest, GrpcApi(service, control), repository)
+
+
+async def _follow_commands(
+    settings: Settings, repository: Repository, address: tuple[str, int], stop: asyncio.Event
+) -> None:
+    control = Control(
+        repository, partial(probe, settings=settings), stop.set, settings.max_batch_size
+    )
+    commands = await control.open()
+    control.emit("listening", http_address=f"{address[0]}:{address[1]}")
+    await control.run(commands)
 
 
 def _http_limits(settings: Settings) -> HttpLimits:

@@ -108,8 +108,7 @@ class GrpcApi:
 
     def _model_infer(self, exchange: Exchange) -> None:
         message = pb.ModelInferRequest.FromString(exchange.body)
-        self._service.check_accepting()
-        model = self._service.repository.find(message.model_name, message.model_version)
+        model = self._service.admit(message.model_name, message.model_version)
         request = decode_request(message, exchange.headers)
         self._service.infer(model, request, exchange, partial(_reply_answer, exchange))
 

@@ -138,6 +138,13 @@ class Model:
                 self.signature = Signature(signature.inputs, signature.outputs, 0)
 
 
+def load_engine() -> None:
+    """Import ONNX Runtime now rather than with the first model."""
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+
+
 def _open_session(data: bytes, threads: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -148,7 +155,7 @@ def _open_session(data: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", _NO_FOLDER
     )
-    # The arena never gives memory back and grows with every new batch size.
+    # The arena never gives memory back and grows with every new shape; see `memory.py`.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 4

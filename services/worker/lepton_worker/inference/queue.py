@@ -120,10 +120,7 @@ class RequestQueue:
             DeadlineExceededError: The batches before it will take longer than it can wait.
         """
         waiting = self.waiting
-        if len(waiting) >= self.capacity:
-            raise ResourceExhaustedError(
-                f"{self.capacity} requests wait for this model already", hint="try again later"
-            )
+        self.check_room()
         if work.deadline_ns and now_ns + self.wait_ns() > work.deadline_ns:
             raise DeadlineExceededError(
                 "the answer would come after the request's timeout",
@@ -133,6 +130,13 @@ class RequestQueue:
             waiting.append(work)
         else:
             insort(waiting, work, key=_priority)
+
+    def check_room(self) -> None:
+        """Raise `ResourceExhaustedError` if as many requests wait as may."""
+        if len(self.waiting) >= self.capacity:
+            raise ResourceExhaustedError(
+                f"{self.capacity} requests wait for this model already", hint="try again later"
+            )
 
     def take(self, now_ns: int) -> Batch:
         """Remove and return what leaves the queue now."""

@@ -138,8 +138,7 @@ class RestApi:
     def _infer(self, exchange: Exchange, name: str, version: str) -> None:
         if exchange.method != "POST":
             raise InvalidArgumentError(f"{exchange.method} is no way to infer", hint="use POST")
-        self._service.check_accepting()
-        model = self._service.repository.find(name, version)
+        model = self._service.admit(name, version)
         request = self._decode(exchange, model)
         finish = partial(_reply_answer, exchange, request)
         self._service.infer(model, request, exchange, finish)

@@ -40,6 +40,20 @@ class InferenceService:
             entry.state != "LOADING" for entry in self.repository.entries()
         )
 
+    def admit(self, name: str, version: str) -> ReadyModel:
+        """The model that will answer; refuses before a request costs any work.
+
+        Raises:
+            UnavailableError: The server or the model is not ready.
+            NotFoundError: There is no such model or version.
+            ResourceExhaustedError: As many requests wait for it as may.
+        """
+        if not self.accepting:
+            raise UnavailableError("the server is not ready", hint="try again")
+        model = self.repository.find(name, version)
+        model.lane.queue.check_room()
+        return model
+
     def infer(
         self, model: ReadyModel, request: InferenceRequest, caller: Caller, finish: Finish
     ) -> None:
@@ -133,11 +147,6 @@ class InferenceService:
             }
             for entry in self.repository.entries()
         ]
-
-    def check_accepting(self) -> None:
-        """Raise `UnavailableError` unless the server takes requests."""
-        if not self.accepting:
-            raise UnavailableError("the server is not ready", hint="try again")
 
 
 def _finish(
