@@ -71,13 +71,13 @@ class Sides:
     def __init__(self, tasks: asyncio.TaskGroup, batcher: Batcher) -> None:
         self.repository = Repository(self.load, queue_capacity=10)
         self.service = InferenceService(self.repository, batcher)
-        self.service.accepting = True
+        self.service.ready = True
         control = ClientsControl(self.repository, tasks)
         self.rest = RestApi(self.service, control, MAX_BODY_BYTES)
         self.grpc = GrpcApi(self.service, control)
         self.loads = 0
 
-    def load(self, source: ModelSource) -> Model:
+    async def load(self, source: ModelSource) -> Model:
         self.loads += 1
         if source.name == "broken":
             raise InvalidArgumentError("not a model")
@@ -177,7 +177,7 @@ def test_readiness_follows_the_server_and_the_models() -> None:
     async def check(sides: Sides) -> None:
         assert await sides.get("/v2/health/ready") == (200, {"ready": True})
         assert (await sides.get("/v2/models/adder/ready"))[0] == 200
-        sides.service.accepting = False
+        sides.service.ready = False
         assert await sides.get("/v2/health/ready") == (503, {"ready": False})
         assert await sides.get("/v2/health/live") == (200, {"live": True})
         status, _ = await sides.call("POST", "/v2/models/adder/infer", request([1, 2, 3]))

@@ -18,10 +18,10 @@ from lepton_worker.inference.control import Control
 from lepton_worker.inference.front import run_front
 from lepton_worker.inference.grpc_api import GrpcApi
 from lepton_worker.inference.http import HttpLimits, HttpServer
+from lepton_worker.inference.loader import Loader, load_trusted
 from lepton_worker.inference.memory import collect_garbage, keep_freed_memory
-from lepton_worker.inference.model import ModelLimits, load_engine
+from lepton_worker.inference.model import load_engine
 from lepton_worker.inference.parent import follow_parent
-from lepton_worker.inference.probe import load_file, probe
 from lepton_worker.inference.repository import Repository
 from lepton_worker.inference.repository_control import AgentsControl, ClientsControl
 from lepton_worker.inference.rest_api import RestApi
@@ -43,8 +43,10 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     load_engine()
-    limits = ModelLimits(threads=settings.threads, file_bytes=settings.max_model_bytes)
-    repository = Repository(partial(load_file, limits=limits), settings.queue_capacity)
+    load = (
+        Loader(settings).load if settings.controlled else partial(load_trusted, settings=settings)
+    )
+    repository = Repository(load, settings.queue_capacity)
     batcher = Batcher(settings.compute_threads, loop)
     service = InferenceService(repository, batcher)
     async with asyncio.TaskGroup() as tasks:
@@ -60,10 +62,10 @@ async def serve(settings: Settings) -> None:
         if settings.grpc_address:
             background.append(tasks.create_task(run_front(*settings.grpc_address, address)))
         background.append(tasks.create_task(collect_garbage()))
-        service.accepting = True
+        service.ready = True
         _log.info("listening on %s:%s", *address)
         await stop.wait()
-        service.accepting = False
+        service.ready = False
         await server.drain(settings.drain_timeout_s)
         for task in background:
             task.cancel()
@@ -101,9 +103,7 @@ def _app(settings: Settings, service: InferenceService, tasks: asyncio.TaskGroup
 async def _follow_commands(
     settings: Settings, repository: Repository, address: tuple[str, int], stop: asyncio.Event
 ) -> None:
-    control = Control(
-        repository, partial(probe, settings=settings), stop.set, settings.max_batch_size
-    )
+    control = Control(repository, stop.set, settings.max_batch_size)
     commands = await control.open()
     control.emit("listening", http_address=f"{address[0]}:{address[1]}")
     await control.run(commands)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +37,6 @@ class Control:
 
     Args:
         repository: What commands change.
-        probe: Tries a model before it is loaded; raises when it is not fit.
         drain: Starts the end of the server.
         default_max_batch_size: For commands that do not say.
     """
@@ -45,12 +44,10 @@ class Control:
     def __init__(
         self,
         repository: Repository,
-        probe: Callable[[ModelSource], Awaitable[None]],
         drain: Callable[[], None],
         default_max_batch_size: int,
     ) -> None:
         self._repository = repository
-        self._probe = probe
         self._drain = drain
         self._default_max_batch_size = default_max_batch_size
         self._events = cast("asyncio.WriteTransport", None)
@@ -70,9 +67,18 @@ class Control:
     async def run(self, commands: asyncio.StreamReader) -> None:
         """Carry out commands until their end, then drain."""
         async with asyncio.TaskGroup() as tasks:
-            while line := await commands.readline():
+            while line := await self._next_line(commands):
                 tasks.create_task(self._obey(line))
         self._drain()
+
+    async def _next_line(self, commands: asyncio.StreamReader) -> bytes:
+        try:
+            return await commands.readline()
+        except ValueError:
+            # What follows has no beginning: as good as the end.
+            error = InvalidArgumentError(f"a command is longer than {_MAX_LINE_BYTES} bytes")
+            self._fail(None, error)
+            return b""
 
     async def _obey(self, line: bytes) -> None:
         command_id: Any = None
@@ -91,9 +97,7 @@ class Control:
     async def _carry_out(self, command: dict[str, Any]) -> str:
         match command.get("op"):
             case "load":
-                source = self._source(command)
-                await self._probe(source)
-                await self._repository.load(source)
+                await self._repository.load(self._source(command))
                 return "loaded"
             case "unload":
                 await self._repository.unload(_text(command, "name"), _text(command, "version"))

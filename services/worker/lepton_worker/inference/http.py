@@ -234,11 +234,11 @@ class Connection(asyncio.Protocol):
         self._current = None
         self._server.buffered_bytes -= len(exchange.body)
         if self._keep_alive and not self._server.draining:
-            self._write(status, headers, body)
+            self._write(exchange.method, status, headers, body)
             self._active_s = time.monotonic()
             self._start_next()
         else:
-            self._write(status, headers + _CLOSE, body)
+            self._write(exchange.method, status, headers + _CLOSE, body)
             self._deaf = True
             self._transport.close()
 
@@ -294,13 +294,12 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: int, message: str) -> None:
         self._deaf = True
         if self._current is None:
-            self._write(status, JSON_TYPE + _CLOSE, orjson.dumps({"error": message}))
+            self._write("", status, JSON_TYPE + _CLOSE, orjson.dumps({"error": message}))
         self._server.loop.call_later(_LINGER_S, self._transport.close)
 
-    def _write(self, status: int, headers: bytes, body: bytes) -> None:
-        self._transport.write(
-            b"%bcontent-length: %d\r\n%b\r\n%b" % (_REASON[status], len(body), headers, body)
-        )
+    def _write(self, method: str, status: int, headers: bytes, body: bytes) -> None:
+        head = b"%bcontent-length: %d\r\n%b\r\n" % (_REASON[status], len(body), headers)
+        self._transport.write(head if method == "HEAD" else head + body)
 
     def _held_bytes(self) -> int:
         current = len(self._current.body) if self._current is not None else 0

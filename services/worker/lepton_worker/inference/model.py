@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import itertools
 import re
 from collections.abc import Sequence
@@ -140,9 +141,7 @@ class Model:
 
 def load_engine() -> None:
     """Import ONNX Runtime now rather than with the first model."""
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
+    importlib.import_module("onnxruntime")
 
 
 def _open_session(data: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -6,7 +6,8 @@ import asyncio
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,14 +88,18 @@ class Repository:
     """Finds models for requests; loads and unloads them.
 
     Args:
-        load: Makes a model of a source; called in a thread of its own.
+        load: Makes a model of a source.
         queue_capacity: Requests that may wait for one version.
     """
 
-    def __init__(self, load: Callable[[ModelSource], Model], queue_capacity: int) -> None:
+    def __init__(
+        self, load: Callable[[ModelSource], Awaitable[Model]], queue_capacity: int
+    ) -> None:
         self._load = load
         self._queue_capacity = queue_capacity
         self._entries: dict[str, dict[str, Entry]] = {}
+        # Changes of one model are made one after another, in the order they were asked for.
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         # What a request names, straight to what answers it; "" is the latest version.
         self._ready: dict[tuple[str, str], ReadyModel] = {}
 
@@ -141,11 +146,24 @@ class Repository:
             LeptonError: It cannot be loaded; what was loaded before goes on.
         """
         source.checked()
+        async with self._locks[source.name]:
+            await self._load_alone(source)
+
+    async def unload(self, name: str, version: str) -> None:
+        """Take a version out of service, once what was admitted is answered.
+
+        Raises:
+            NotFoundError: There is no such version.
+        """
+        async with self._locks[name]:
+            await self._unload_alone(name, version)
+
+    async def _load_alone(self, source: ModelSource) -> None:
         entry = self._entries.setdefault(source.name, {}).setdefault(source.version, Entry(source))
         if entry.lane is None:
             entry.state, entry.reason = "LOADING", ""
         try:
-            model = await asyncio.to_thread(self._load, source)
+            model = await self._load(source)
         except Exception as error:
             if entry.lane is None:
                 entry.state, entry.reason = "UNAVAILABLE", _reason(error)
@@ -155,14 +173,9 @@ class Repository:
         entry.source, entry.state, entry.signature = source, "READY", model.signature
         self._index(source.name)
         if retired is not None:
-            await retired.close(_UNLOAD_TIMEOUT_S)
+            await _retire(retired)
 
-    async def unload(self, name: str, version: str) -> None:
-        """Take a version out of service, once what was admitted is answered.
-
-        Raises:
-            NotFoundError: There is no such version.
-        """
+    async def _unload_alone(self, name: str, version: str) -> None:
         entry = self._entries.get(name, {}).get(version)
         if entry is None:
             raise self._no_version(name, version)
@@ -170,7 +183,7 @@ class Repository:
         entry.state, entry.reason = "UNLOADING", "unloaded"
         self._index(name)
         if lane is not None:
-            await lane.close(_UNLOAD_TIMEOUT_S)
+            await _retire(lane)
         entry.state = "UNAVAILABLE"
 
     def _index(self, name: str) -> None:
@@ -205,6 +218,13 @@ class Repository:
 
     def _names(self) -> str:
         return ", ".join(sorted(self._entries)[:10]) or "none"
+
+
+async def _retire(lane: Lane) -> None:
+    try:
+        await lane.close(_UNLOAD_TIMEOUT_S)
+    except TimeoutError:
+        _log.warning("model %s is gone with %d requests unanswered", lane.label, lane.pending)
 
 
 def _reason(error: Exception) -> str:

@@ -74,7 +74,7 @@ class RestApi:
                 self._infer(exchange, name, version)
             case ["v2", "repository", *rest]:
                 self._repository(exchange, rest)
-            case ["v2", *rest] if exchange.method == "GET":
+            case ["v2", *rest] if exchange.method in ("GET", "HEAD"):
                 self._read(exchange, rest)
             case _:
                 raise NotFoundError(f"{exchange.method} {exchange.path!r} does not exist")

@@ -31,14 +31,9 @@ class InferenceService:
     def __init__(self, repository: Repository, batcher: Batcher) -> None:
         self.repository = repository
         self._batcher = batcher
-        self.accepting = False
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests are taken: everything announced is loaded, and nothing drains."""
-        return self.accepting and all(
-            entry.state != "LOADING" for entry in self.repository.entries()
-        )
+        # Whether requests are taken: the first models are loaded, and nothing drains. Loading
+        # another model later does not change it.
+        self.ready = False
 
     def admit(self, name: str, version: str) -> ReadyModel:
         """The model that will answer; refuses before a request costs any work.
@@ -48,7 +43,7 @@ class InferenceService:
             NotFoundError: There is no such model or version.
             ResourceExhaustedError: As many requests wait for it as may.
         """
-        if not self.accepting:
+        if not self.ready:
             raise UnavailableError("the server is not ready", hint="try again")
         model = self.repository.find(name, version)
         model.lane.queue.check_room()

@@ -1,4 +1,4 @@
-"""Tries an unknown model in a process of its own, which may run out of memory or time or crash."""
+"""Loads models from files; unknown ones first in a process of their own, which may crash."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from lepton_ai.errors import InvalidArgumentError, LeptonError
 from lepton_worker.inference.model import Model, ModelLimits
 from lepton_worker.inference.repository import ModelSource
 from lepton_worker.inference.settings import Settings
+
+_LOADS_AT_ONCE = 2
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,38 @@ def load_file(source: ModelSource, limits: ModelLimits) -> Model:
             f"the file of model {source.name!r} cannot be read: {error.strerror}"
         ) from error
     return Model(data, source.max_batch_size, limits)
+
+
+class Loader:
+    """Loads models off the event loop, each after a trial, a few at the same time.
+
+    Args:
+        settings: Limits of the trial and of the model.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
+
+    async def load(self, source: ModelSource) -> Model:
+        """Try a model in a process of its own, then load it here.
+
+        Raises:
+            InvalidArgumentError: It cannot be loaded within the limits; says why.
+        """
+        async with self._turn:
+            await probe(source, self._settings)
+            return await load_trusted(source, self._settings)
+
+
+async def load_trusted(source: ModelSource, settings: Settings) -> Model:
+    """Load a model that whoever started the server chose, off the event loop.
+
+    Raises:
+        InvalidArgumentError: There is no such file, it is too large, or no model.
+    """
+    limits = ModelLimits(threads=settings.threads, file_bytes=settings.max_model_bytes)
+    return await asyncio.to_thread(load_file, source, limits)
 
 
 async def probe(source: ModelSource, settings: Settings) -> None:
