@@ -6,7 +6,14 @@ binary tensor extension Triton's `extension_binary_data`.
 """
 
 from lepton_ai.oip.datatypes import datatype_of, numpy_dtype
-from lepton_ai.oip.tensor import Tensor, decode_raw, encode_raw, from_float32, to_float32
+from lepton_ai.oip.tensor import (
+    Tensor,
+    decode_raw,
+    encode_raw,
+    from_float32,
+    shaped,
+    to_float32,
+)
 
 __all__ = [
     "Tensor",
@@ -15,5 +22,6 @@ __all__ = [
     "encode_raw",
     "from_float32",
     "numpy_dtype",
+    "shaped",
     "to_float32",
 ]

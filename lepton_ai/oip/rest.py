@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip.datatypes import numpy_dtype
-from lepton_ai.oip.tensor import Tensor, decode_raw, encode_raw, from_float32, to_float32
+from lepton_ai.oip.tensor import (
+    Tensor,
+    decode_raw,
+    encode_raw,
+    from_float32,
+    shaped,
+    to_float32,
+)
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 
@@ -267,14 +274,15 @@ def _tensor_of_elements(name: str, datatype: str, shape: tuple[int, ...], data: 
             hint=f"its shape {list(shape)} needs {math.prod(shape)}",
         )
     if datatype == "BYTES":
-        return Tensor(name, datatype, _bytes_elements(name, elements).reshape(shape))
+        return Tensor(name, datatype, shaped(name, _bytes_elements(name, elements), shape))
     try:
         packed = struct.pack(f"<{len(elements)}{_STRUCT_CODE[datatype]}", *elements)
     except (struct.error, OverflowError) as error:
         raise InvalidArgumentError(
             f"tensor {name!r} has an element that is no {datatype}: {error}"
         ) from None
-    return Tensor(name, datatype, _from_packed(name, datatype, packed, dtype).reshape(shape))
+    array = _from_packed(name, datatype, packed, dtype)
+    return Tensor(name, datatype, shaped(name, array, shape))
 
 
 def _from_packed(name: str, datatype: str, packed: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -41,13 +41,28 @@ def decode_raw(
     dtype = numpy_dtype(datatype)
     count = math.prod(shape)
     if datatype == "BYTES":
-        return Tensor(name, datatype, _decode_elements(name, data, count).reshape(shape))
+        return Tensor(name, datatype, shaped(name, _decode_elements(name, data, count), shape))
     if len(data) != count * dtype.itemsize:
         raise InvalidArgumentError(
             f"input {name!r} holds {len(data)} bytes",
             hint=f"shape {list(shape)} of {datatype} is {count * dtype.itemsize} bytes",
         )
-    return Tensor(name, datatype, np.frombuffer(data, dtype).reshape(shape))
+    return Tensor(name, datatype, shaped(name, np.frombuffer(data, dtype), shape))
+
+
+def shaped(name: str, elements: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """As many elements as the shape has, in that shape.
+
+    Raises:
+        InvalidArgumentError: The shape is none an array can have: beside a size of zero, others
+            may be larger than any memory.
+    """
+    try:
+        return elements.reshape(shape)
+    except ValueError:
+        raise InvalidArgumentError(
+            f"tensor {name!r} has the shape {list(shape)}, too large"
+        ) from None
 
 
 def encode_raw(tensor: Tensor) -> bytes:

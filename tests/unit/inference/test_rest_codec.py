@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lepton_ai.errors import InvalidArgumentError
-from lepton_ai.oip import Tensor, datatype_of, from_float32, numpy_dtype, to_float32
+from lepton_ai.oip import Tensor, datatype_of, decode_raw, from_float32, numpy_dtype, to_float32
 from lepton_ai.oip.rest import (
     Answer,
     decode_answer,
@@ -134,6 +134,40 @@ def test_no_body_breaks_the_decoder(body: bytes, json_length: int) -> None:
         decode_request(body, json_length)
     except InvalidArgumentError:
         return
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=8,
+)
+TENSOR_FIELDS = {
+    "name": st.just("x") | ANYTHING,
+    "datatype": st.sampled_from([*NUMERIC, *FLOATING, "BYTES", "BF16"]) | ANYTHING,
+    "shape": st.lists(st.integers(-1, 2**62), max_size=4) | ANYTHING,
+    "data": st.lists(st.integers(0, 1), max_size=4) | ANYTHING,
+}
+
+
+@given(st.fixed_dictionaries({}, optional=TENSOR_FIELDS))
+def test_no_tensor_breaks_the_decoder(spec: dict[str, Any]) -> None:
+    try:
+        decode_request(orjson.dumps({"inputs": [spec]}))
+    except InvalidArgumentError:
+        return
+
+
+@given(st.lists(st.sampled_from([0, 1, 2, 2**31, 2**62]), max_size=4), st.binary(max_size=16))
+def test_no_shape_breaks_the_raw_decoder(shape: list[int], data: bytes) -> None:
+    for datatype in ("FP32", "BYTES"):
+        try:
+            decode_raw("x", datatype, tuple(shape), data)
+        except InvalidArgumentError:
+            continue
 
 
 def test_binary_sizes_must_fit_the_shape() -> None:

@@ -11,6 +11,7 @@ bridge, puts into the trailers (`front.py` has it).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
@@ -27,7 +28,7 @@ from lepton_ai.errors import (
     UnimplementedError,
     status_of,
 )
-from lepton_ai.oip import Tensor, decode_raw, encode_raw, numpy_dtype
+from lepton_ai.oip import Tensor, decode_raw, encode_raw, numpy_dtype, shaped
 from lepton_ai.oip.rest import Answer, InferenceRequest, WantedOutput
 from lepton_worker.inference.deadline import timeout_us
 from lepton_worker.inference.http import Exchange
@@ -230,10 +231,10 @@ def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
         )
     elements = cast("list[Any]", getattr(tensor.contents, field))
     shape = _shape(tensor)
-    if len(elements) != np.prod(shape):
+    if len(elements) != math.prod(shape):
         raise InvalidArgumentError(
             f"input {tensor.name!r} has {len(elements)} elements in {field}",
-            hint=f"shape {list(shape)} needs {int(np.prod(shape))}",
+            hint=f"shape {list(shape)} needs {math.prod(shape)}",
         )
     try:
         array = np.array(elements, dtype)
@@ -241,7 +242,7 @@ def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
         raise InvalidArgumentError(
             f"input {tensor.name!r} has an element that is no {tensor.datatype}"
         ) from None
-    return Tensor(tensor.name, tensor.datatype, array.reshape(shape))
+    return Tensor(tensor.name, tensor.datatype, shaped(tensor.name, array, shape))
 
 
 def _shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
