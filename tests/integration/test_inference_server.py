@@ -8,11 +8,14 @@ import json
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +24,10 @@ import grpc
 import numpy as np
 import onnx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from onnx import TensorProto, helper
 
 from lepton_ai.oip import Tensor
@@ -331,6 +338,64 @@ def test_an_open_port_needs_tls(tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert b"--insecure-bind" in finished.stderr
     assert b"Traceback" not in finished.stderr
+
+
+def make_certificates(folder: Path) -> dict[str, str]:
+    """An authority, a certificate of 127.0.0.1 that it signed, and one of somebody else."""
+    names = {"authority": "authority", "node": "authority", "stranger": "stranger"}
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in names}
+    now = datetime.now(UTC)
+    files: dict[str, str] = {}
+    for name, issuer in names.items():
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(keys[name].public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=name == issuer, path_length=None), True)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False
+            )
+        )
+        certificate = builder.sign(keys[issuer], hashes.SHA256())
+        encoding = serialization.Encoding.PEM
+        key = keys[name].private_bytes(
+            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        for suffix, content in (("crt", certificate.public_bytes(encoding)), ("key", key)):
+            path = folder / f"{name}.{suffix}"
+            path.write_bytes(content)
+            files[f"{name}.{suffix}"] = str(path)
+    return files
+
+
+def test_with_tls_only_clients_of_the_same_authority_are_served(tmp_path: Path) -> None:
+    files = make_certificates(tmp_path)
+    with controlled_server(
+        f"--tls-certificate={files['node.crt']}",
+        f"--tls-key={files['node.key']}",
+        f"--tls-client-authority={files['authority.crt']}",
+    ) as server:
+
+        def ask(client: str | None) -> int:
+            context = ssl.create_default_context(cafile=files["authority.crt"])
+            if client is not None:
+                context.load_cert_chain(files[f"{client}.crt"], files[f"{client}.key"])
+            connection = http.client.HTTPSConnection(
+                server.host, server.port, timeout=10, context=context
+            )
+            with closing(connection):
+                connection.request("GET", "/v2/health/live")
+                return connection.getresponse().status
+
+        assert ask("node") == 200
+        for stranger in (None, "stranger"):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                ask(stranger)
+        assert ask("node") == 200
 
 
 # gRPC clients, through a real Envoy with the bridge.

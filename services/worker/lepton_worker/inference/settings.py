@@ -13,6 +13,7 @@ from lepton_ai.errors import InvalidArgumentError
 from lepton_worker.inference.repository import ModelSource
 
 MIB = 1024 * 1024
+_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Settings:
     threads: int = 1
     compute_threads: int = 1
     max_batch_size: int = 64
-    queue_capacity: int = 1024
+    queue_capacity: int = 512
     max_body_bytes: int = 64 * MIB
     max_buffered_bytes: int = 512 * MIB
     max_model_bytes: int = 2048 * MIB
@@ -127,7 +128,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _own_cpus() -> int:
-    return len(os.sched_getaffinity(0))
+    """Processors this process may use, with a container's quota, which ONNX Runtime ignores."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CGROUP_CPU_MAX.read_text().split()
+    except (OSError, ValueError):  # Not in a cgroup of version 2, so without a quota.
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
 def _address(option: str, text: str) -> tuple[str, int]:
