@@ -47,29 +47,29 @@ def test_batches_take_all_work_in_order_within_the_limit(sizes: list[int], limit
 
 
 def test_a_batch_is_full_before_it_ends() -> None:
-    batch = next_batch([work(3), work(4), work(2)], 0, 0, 8)
+    batch = next_batch([work(3), work(4), work(2)], 0, 8)
     assert [item.rows for item in batch.works] == [3, 4]
 
 
 def test_work_of_another_shape_waits_for_its_own_batch() -> None:
-    batch = next_batch([work(key="a"), work(key="a"), work(key="b"), work(key="a")], 0, 0, 8)
+    batch = next_batch([work(key="a"), work(key="a"), work(key="b"), work(key="a")], 0, 8)
     assert [item.key for item in batch.works] == ["a", "a"]
 
 
 def test_without_batching_each_goes_alone() -> None:
-    assert len(next_batch([work(), work()], 0, 0, 0).works) == 1
+    assert len(next_batch([work(), work()], 0, 0).works) == 1
 
 
-def test_what_cannot_be_answered_in_time_is_not_computed() -> None:
-    late, in_time = work(deadline_ns=149), work(deadline_ns=150)
-    batch = next_batch([late, in_time, work()], now_ns=100, expected_ns=50, max_batch_size=8)
+def test_what_is_too_late_is_not_computed() -> None:
+    late, in_time = work(deadline_ns=99), work(deadline_ns=100)
+    batch = next_batch([late, in_time, work()], now_ns=100, max_batch_size=8)
     assert batch.late == [late]
     assert len(batch.works) == 2
     assert batch.left == 3
 
 
 def test_nothing_is_computed_for_who_has_gone() -> None:
-    batch = next_batch([work(caller=StubCaller(gone=True)), work(rows=2)], 0, 0, 8)
+    batch = next_batch([work(caller=StubCaller(gone=True)), work(rows=2)], 0, 8)
     assert [item.rows for item in batch.works] == [2]
     assert (batch.late, batch.left) == ([], 2)
 
@@ -95,7 +95,15 @@ def test_a_deadline_before_the_expected_answer_is_refused_at_once() -> None:
     for _ in range(100):
         queue.observe(1000)
     queue.admit(work(), 0)
+    queue.admit(work(), 0)
     assert queue.wait_ns() == pytest.approx(2000, rel=0.01)
     with pytest.raises(DeadlineExceededError):
         queue.admit(work(deadline_ns=1500), 0)
     queue.admit(work(deadline_ns=2500), 0)
+
+
+def test_an_idle_model_tries_whatever_it_expects() -> None:
+    queue = RequestQueue(1, capacity=10)
+    queue.observe(10**12)
+    queue.admit(work(deadline_ns=100), 0)
+    assert len(queue.take(50).works) == 1

@@ -61,7 +61,7 @@ class Batch(NamedTuple):
 
     Attributes:
         works: To be computed, in order.
-        late: To be refused: their deadline would pass before the answer.
+        late: To be refused: their deadline has passed.
         left: How many works left the queue, with those nobody waits for any more.
     """
 
@@ -70,22 +70,19 @@ class Batch(NamedTuple):
     left: int
 
 
-def next_batch(
-    waiting: Sequence[Work], now_ns: int, expected_ns: int, max_batch_size: int
-) -> Batch:
+def next_batch(waiting: Sequence[Work], now_ns: int, max_batch_size: int) -> Batch:
     """Decide what to compute next: whatever has arrived, in order, up to the batch limit.
 
     Args:
         waiting: Most urgent first.
         now_ns: The time.
-        expected_ns: How long the batch will take, as far as is known.
         max_batch_size: Rows at most; 0 lets every work go alone.
     """
     works: list[Work] = []
     late: list[Work] = []
     rows = left = 0
     for work in waiting:
-        if work.deadline_ns and work.deadline_ns < now_ns + expected_ns:
+        if work.deadline_ns and work.deadline_ns < now_ns:
             late.append(work)
         elif not work.caller.gone:
             if works and (rows + work.rows > max_batch_size or work.key != works[0].key):
@@ -140,7 +137,7 @@ class RequestQueue:
 
     def take(self, now_ns: int) -> Batch:
         """Remove and return what leaves the queue now."""
-        batch = next_batch(self.waiting, now_ns, self.expected_ns, self.max_batch_size)
+        batch = next_batch(self.waiting, now_ns, self.max_batch_size)
         del self.waiting[: batch.left]
         return batch
 
@@ -149,9 +146,12 @@ class RequestQueue:
         self.expected_ns += round((duration_ns - self.expected_ns) * _NEWEST_WEIGHT)
 
     def wait_ns(self) -> int:
-        """How long a request that comes now will take, with what waits before it."""
-        batches = len(self.waiting) // max(self.max_batch_size, 1) + 1
-        return batches * self.expected_ns
+        """How long what waits already will take to be answered, as far as is known.
+
+        Nothing when nothing waits: an idle model tries even what looks hopeless, or one slow batch
+        would make it refuse for ever and never learn that it is fast again.
+        """
+        return -(-len(self.waiting) // max(self.max_batch_size, 1)) * self.expected_ns
 
 
 def _priority(work: Work) -> int:
