@@ -151,3 +151,25 @@ def test_lanes_take_turns() -> None:
         assert model.sizes == [1, 8, 1, 8, 8, 8, 8]
 
     run(scenario)
+
+
+def test_an_answer_that_cannot_be_made_spoils_no_other() -> None:
+    async def scenario(batcher: Batcher, lane: Lane, model: Doubler) -> None:
+        outcomes: list[Outcome] = []
+
+        def finish(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            if len(outcomes) == 1:
+                raise ValueError("no answer")
+
+        model.gate.clear()
+        submit(batcher, lane, 0.0)
+        assert await asyncio.to_thread(model.entered.wait, TIMEOUT_S)
+        rows = np.array([[1.0]])
+        batcher.submit(lane, Work([rows], 1, (), 10, 1, 0, StubCaller(), finish))
+        other = submit(batcher, lane, 2.0)
+        model.gate.set()
+        assert (await other)[0].tolist() == [[4.0]]
+        assert isinstance(outcomes[1], InternalError)
+
+    run(scenario)

@@ -109,6 +109,24 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     scenario(check)
 
 
+def test_heads_are_limited_each_by_itself() -> None:
+    def check(peer: Peer) -> None:
+        head = b"GET /now HTTP/1.1\r\nX: " + b"y" * 900 + b"\r\n\r\n"
+        peer.connection.data_received(head * 5 + head[:500])
+        peer.connection.data_received(head[500:])
+        assert len(peer.exchanges) == 6
+
+    scenario(check)
+
+
+def test_a_head_request_gets_no_body() -> None:
+    def check(peer: Peer) -> None:
+        peer.send("HEAD /now HTTP/1.1")
+        assert peer.transport.sent == b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n"
+
+    scenario(check)
+
+
 def test_a_client_that_does_not_read_is_not_read_from() -> None:
     def check(peer: Peer) -> None:
         peer.connection.pause_writing()
@@ -171,7 +189,6 @@ def test_a_client_that_asks_first_is_told_to_go_on() -> None:
     ("data", "status"),
     [
         (b"nonsense\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nX: " + b"y" * 2000, b"431"),
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nContent-Length: ten\r\n\r\n", b"400"),
     ],
@@ -181,6 +198,16 @@ def test_what_is_not_http_is_refused(data: bytes, status: bytes) -> None:
         peer.connection.data_received(data)
         assert peer.transport.sent.startswith(b"HTTP/1.1 " + status)
         assert not peer.exchanges
+
+    scenario(check)
+
+
+def test_a_head_without_end_is_refused() -> None:
+    def check(peer: Peer) -> None:
+        peer.connection.data_received(b"GET / HTTP/1.1\r\nX: ")
+        for _ in range(10):
+            peer.connection.data_received(b"y" * 200)
+        assert peer.transport.sent.startswith(b"HTTP/1.1 431")
 
     scenario(check)
 

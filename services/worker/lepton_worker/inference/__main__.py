@@ -69,7 +69,7 @@ async def serve(settings: Settings) -> None:
         await server.drain(settings.drain_timeout_s)
         for task in background:
             task.cancel()
-    batcher.stop()
+    await asyncio.to_thread(batcher.stop)
 
 
 def main() -> int:

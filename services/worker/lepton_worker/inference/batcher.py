@@ -207,7 +207,16 @@ def _deliver(lane: Lane, batch: Batch, outcomes: Outcomes, times: BatchTimes) ->
     for work, outcome in zip(batch.works, outcomes, strict=True):
         ended = statistics.failure if isinstance(outcome, LeptonError) else statistics.success
         ended.add(now_ns - work.arrived_ns)
-        work.finish(outcome)
+        _finish(lane, work, outcome)
     for work in batch.late:
         statistics.failure.add(now_ns - work.arrived_ns)
         work.finish(DeadlineExceededError("the timeout passed while the request waited"))
+
+
+def _finish(lane: Lane, work: Work, outcome: Outcome) -> None:
+    """Finish one work so that a defect in its answer is not one of the others' answers."""
+    try:
+        work.finish(outcome)
+    except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
+        _log.exception("an answer of model %s could not be made", lane.label)
+        work.finish(InternalError("the answer could not be made"))

@@ -64,10 +64,9 @@ class Exchange:
         path: The path as sent, without the query.
         headers: Names in lower case; of a repeated header, the last value.
         body: The body as received (decompressing it is the handler's business).
-        received_ns: When the body was complete, on the clock of `time.monotonic_ns`.
     """
 
-    __slots__ = ("_connection", "body", "headers", "method", "path", "received_ns")
+    __slots__ = ("_connection", "body", "headers", "method", "path")
 
     def __init__(
         self,
@@ -82,7 +81,6 @@ class Exchange:
         self.path = path
         self.headers = headers
         self.body = body
-        self.received_ns = time.monotonic_ns()
 
     @property
     def gone(self) -> bool:
@@ -155,6 +153,7 @@ class Connection(asyncio.Protocol):
         if not self._receiving:
             self._receiving = True
             self._active_s = time.monotonic()
+        headers = self._headers
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -163,7 +162,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._deaf:
                 self._refuse(400, f"the request is not HTTP/1.1: {error}")
-        if self._in_head and self._receiving:
+        if self._in_head and self._headers is headers:  # No end of a head in all of the data.
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes:
                 self._refuse(431, f"headers are larger than {self._limits.head_bytes} bytes")
