@@ -189,10 +189,10 @@ def binary_request(rows: int) -> tuple[bytes, int]:
     return encode_request([Tensor("image", "FP32", images(rows))], parameters={})
 
 
-def json_request() -> bytes:
+def json_request() -> tuple[bytes, None]:
     data = [round(float(value), 6) for value in images(1).ravel()]
     spec = {"name": "image", "datatype": "FP32", "shape": [1, *IMAGE], "data": data}
-    return json.dumps({"inputs": [spec]}).encode()
+    return json.dumps({"inputs": [spec]}).encode(), None
 
 
 def grpc_request() -> bytes:
@@ -204,9 +204,10 @@ def grpc_request() -> bytes:
 
 
 def run_wrk(
-    server: Server, name: str, body: bytes, json_length: int | None, connections: int, seconds: int
+    server: Server, name: str, request: tuple[bytes, int | None], connections: int, seconds: int
 ) -> Load:
     """Ask in a closed loop over REST."""
+    body, json_length = request
     with tempfile.TemporaryDirectory() as folder:
         script, body_file = Path(folder) / "post.lua", Path(folder) / "body"
         script.write_text(WRK_SCRIPT)
@@ -306,15 +307,15 @@ def measure(seconds: int, threads: int) -> dict[str, object]:
             check_answers(server, model)
             binary, json_body, batch = binary_request(1), json_request(), binary_request(64)
             loads = [
-                run_wrk(server, "REST, binary", *binary, connections, seconds)
+                run_wrk(server, "REST, binary", binary, connections, seconds)
                 for connections in (64, 1, 256)
             ]
             loads += [
-                run_wrk(server, "REST, JSON", json_body, None, connections, seconds)
+                run_wrk(server, "REST, JSON", json_body, connections, seconds)
                 for connections in (64, 1)
             ]
             loads += [run_h2load(server, connections, seconds) for connections in (64, 1)]
-            batches = run_wrk(server, "REST, binary, 64 images", *batch, 4, seconds)
+            batches = run_wrk(server, "REST, binary, 64 images", batch, 4, seconds)
             check_answers(server, model)
             loaded_mib = server.pss_mib()
     return {
