@@ -1,0 +1,1 @@
+"""The learning library: declarative layers in, a plain `torch.nn.Module` out."""

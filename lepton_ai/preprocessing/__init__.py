@@ -1,0 +1,1 @@
+"""Cleaning, scaling, augmenting, splitting and tokenising data."""
