@@ -231,10 +231,10 @@ def one_of(allowed: Iterable[str]) -> Check:
 
 
 def _is_whole(value: object, minimum: int) -> bool:
-    return isinstance(value, Integral) and value is not True and int(value) >= minimum
+    return type(value) is not bool and isinstance(value, Integral) and int(value) >= minimum
 
 
 def _real(value: object) -> float:
     """`value` as a float; NaN, which passes no check, for what is not a number."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    is_number = type(value) is not bool and isinstance(value, Real)
     return float(cast("float", value)) if is_number else math.nan

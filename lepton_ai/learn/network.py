@@ -180,8 +180,11 @@ def _embedding(layer: Embedding, shape: Shape) -> nn.Module:
 
 
 def _recurrent(layer: Recurrent, shape: Shape) -> nn.Module:
-    kind = {Rnn: nn.RNN, Lstm: nn.LSTM, Gru: nn.GRU}[type(layer)]
-    recurrent = kind(shape[-1], layer.units, batch_first=True, bidirectional=layer.bidirectional)
+    kinds: dict[type[Recurrent], type[nn.RNN | nn.LSTM | nn.GRU]]
+    kinds = {Rnn: nn.RNN, Lstm: nn.LSTM, Gru: nn.GRU}
+    recurrent = kinds[type(layer)](
+        shape[-1], layer.units, batch_first=True, bidirectional=layer.bidirectional
+    )
     for name, weight in recurrent.named_parameters():
         if name.startswith("weight_ih"):
             for gate in weight.data.split(layer.units):

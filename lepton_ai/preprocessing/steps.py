@@ -83,17 +83,24 @@ class Scaler(PreprocessingStep):
 
     @override
     def transform(self, x: Array) -> Array:
+        values = np.asarray(x, dtype=np.float32)
+        shift, scale = self._parameters(values.shape[-1])
+        return (values - shift) * scale + np.float32(self.base)
+
+    def inverse(self, x: Array) -> Array:
+        """What `transform` was given, from what it returned; float32."""
+        values = np.asarray(x, dtype=np.float32)
+        shift, scale = self._parameters(values.shape[-1])
+        return (values - np.float32(self.base)) / scale + shift
+
+    def _parameters(self, features: int) -> tuple[Array, Array]:
         if self.shift is None or self.scale is None:
             raise NotFittedError(
                 f"{type(self).__name__} has no parameters yet", hint="call fit first"
             )
-        values = np.asarray(x, dtype=np.float32)
-        if values.shape[-1] != len(self.shift):
-            raise DataError(
-                f"data has {values.shape[-1]} features", hint=f"fitted on {len(self.shift)}"
-            )
-        shift, scale = np.asarray(self.shift, np.float32), np.asarray(self.scale, np.float32)
-        return (values - shift) * scale + np.float32(self.base)
+        if features != len(self.shift):
+            raise DataError(f"data has {features} features", hint=f"fitted on {len(self.shift)}")
+        return np.asarray(self.shift, np.float32), np.asarray(self.scale, np.float32)
 
     @abstractmethod
     def _learn(self, blocks: Iterator[Array]) -> tuple[Array, Array]:
