@@ -87,6 +87,7 @@ class Model:
             LayerError: The last layer does not fit the loss.
 
         Example:
+            >>> from lepton_ai import Sequential
             >>> model = Sequential((2,), [("dense", {"units": 1})])
             >>> model.compile(optimizer="sgd", loss="mse", metrics=["mae"])
         """
@@ -143,8 +144,10 @@ class Model:
             DataError: Data or labels do not fit; raised before training starts.
 
         Example:
+            >>> from lepton_ai import Sequential
             >>> model = Sequential((1,), [("dense", {"units": 1})])
             >>> model.compile(optimizer=("sgd", {"learning_rate": 0.1}), loss="mse")
+            >>> import numpy as np
             >>> x = np.linspace(-1, 1, 64)
             >>> history = model.fit(x, 3 * x + 1, epochs=40, seed=0)
             >>> model.predict([0.5]).round(2)
@@ -207,6 +210,7 @@ class Model:
         """A table of layers, output shapes and weights.
 
         Example:
+            >>> from lepton_ai import Sequential
             >>> print(Sequential((2,), [("dense", {"units": 3})]).summary())
             layer    output shape  weights
             dense_1  (3,)                9
@@ -291,6 +295,7 @@ class Model:
             LayerError: The layers cannot become a model.
 
         Example:
+            >>> from lepton_ai import Sequential
             >>> form = Sequential((2,), [("dense", {"units": 3})]).to_config()
             >>> Model.from_config(form).config.output_shape
             (3,)

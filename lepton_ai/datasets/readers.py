@@ -1,0 +1,146 @@
+"""One's own data from files: CSV, Parquet, NumPy and folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lepton_ai.errors import DataError, NotFoundError
+from lepton_ai.learn.declaration import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["read_csv", "read_images", "read_numpy", "read_parquet"]
+
+_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
+
+
+def read_csv(path: str | Path, *, label: str) -> tuple[pd.DataFrame, pd.Series]:
+    """Read a table from a CSV file with a header line.
+
+    Args:
+        path: The file.
+        label: The column to predict.
+
+    Returns:
+        The other columns, and the label's column; rows are samples.
+
+    Raises:
+        NotFoundError: There is no such file or column; names the nearest.
+        DataError: The file is not a table.
+    """
+    import pandas as pd
+
+    return _table(pd.read_csv, path, label)
+
+
+def read_parquet(path: str | Path, *, label: str) -> tuple[pd.DataFrame, pd.Series]:
+    """Read a table from a Parquet file.
+
+    Args:
+        path: The file.
+        label: The column to predict.
+
+    Returns:
+        The other columns, and the label's column; rows are samples.
+
+    Raises:
+        NotFoundError: There is no such file or column; names the nearest.
+        DataError: The file is not a table.
+    """
+    import pandas as pd
+
+    return _table(pd.read_parquet, path, label)
+
+
+def read_numpy(path: str | Path, *, x: str = "x", y: str = "y") -> tuple[Any, Any]:
+    """Read data and labels from a NumPy ``.npz`` file. Pickled objects are refused.
+
+    Args:
+        path: The file.
+        x: Name of the data in it.
+        y: Name of the labels in it.
+
+    Returns:
+        The two arrays.
+
+    Raises:
+        NotFoundError: There is no such file or array; names the nearest.
+        DataError: The file is not ``.npz``, or holds pickled objects.
+    """
+    try:
+        with np.load(_existing(path), allow_pickle=False) as arrays:
+            for name in (x, y):
+                if name not in arrays:
+                    raise NotFoundError(f"{path} has no {name!r}", hint=nearest(name, arrays))
+            return arrays[x], arrays[y]
+    except (ValueError, OSError, TypeError) as failure:
+        raise DataError(f"{path} is not an .npz file of plain arrays: {failure}") from None
+
+
+def read_images(
+    folder: str | Path, *, size: tuple[int, int], channels: int = 3
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
+    """Read images from a folder that has a folder for each class.
+
+    Args:
+        folder: The folder of folders.
+        size: Height and width to scale every image to, in pixels.
+        channels: 3 for colour or 1 for grey.
+
+    Returns:
+        Images ``(samples, height, width, channels)`` uint8, labels ``(samples,)`` int64, and the
+        names of the classes: label 0 is the first.
+
+    Raises:
+        NotFoundError: There is no such folder.
+        DataError: It has no images, or one cannot be read.
+    """
+    if channels not in (1, 3):
+        raise DataError(f"channels is {channels}", hint="3 for colour or 1 for grey")
+    classes = sorted(entry.name for entry in _existing(folder).iterdir() if entry.is_dir())
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((Path(folder) / name).iterdir())
+        if path.suffix.lower() in _IMAGES
+    ]
+    if not files:
+        raise DataError(f"{folder} has no images", hint="give each class a folder of its own")
+    images = np.stack([_image(path, size, channels) for path, _ in files])
+    return images, np.array([label for _, label in files], np.int64), classes
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).exists():
+        raise NotFoundError(f"there is no {path}")
+    return Path(path)
+
+
+def _table(
+    read: Callable[..., Any], path: str | Path, label: str
+) -> tuple[pd.DataFrame, pd.Series]:
+    try:
+        table: pd.DataFrame = read(_existing(path))
+    except (ValueError, OSError) as failure:
+        raise DataError(f"{path} is not a table: {failure}") from None
+    if label not in table:
+        raise NotFoundError(f"{path} has no column {label!r}", hint=nearest(label, table.columns))
+    return table.drop(columns=label), cast("pd.Series", table[label])
+
+
+def _image(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    height, width = size
+    try:
+        with Image.open(path) as image:
+            scaled = image.convert("RGB" if channels == 3 else "L").resize((width, height))
+    except (OSError, Image.DecompressionBombError) as failure:
+        raise DataError(f"{path} is not an image: {failure}") from None
+    return np.asarray(scaled, np.uint8).reshape(height, width, channels)
