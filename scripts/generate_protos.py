@@ -1,9 +1,8 @@
-"""Generate `lepton_ai/proto/v1` from `protos/`; with `--check`, fail where it would differ."""
+"""Generate Python from `protos/`; with `--check`, fail where the committed code would differ."""
 
 from __future__ import annotations
 
 import argparse
-import filecmp
 import sys
 import tempfile
 from importlib.resources import files
@@ -14,42 +13,55 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
-PACKAGE = Path("lepton_ai/proto/v1")
-# The gateway hands this to Envoy, which turns REST into gRPC by it.
-DESCRIPTORS = PACKAGE / "descriptors.binpb"
+INCLUDES = [
+    f"-I{PROTOS}",
+    f"-I{files('grpc_tools') / '_proto'}",
+    f"-I{Path(annotations_pb2.__file__).parents[2]}",
+]
+PACKAGES = {
+    # folder of the protos -> folder that its Python path starts from
+    "lepton_ai/proto/v1": "",
+    "lepton_worker/inference/proto": "services/worker",
+}
+# Whoever stands in front turns REST into gRPC by this set.
+SERVICES = "lepton_ai/proto/v1"
 
 
 def generate(target: Path) -> None:
-    """Write modules, stubs and the descriptor set below `target`."""
-    (target / PACKAGE).mkdir(parents=True, exist_ok=True)
-    sources = sorted(str(p) for p in (PROTOS / PACKAGE).glob("*.proto"))
-    arguments = [
-        "protoc",
-        f"-I{PROTOS}",
-        f"-I{files('grpc_tools') / '_proto'}",
-        f"-I{Path(annotations_pb2.__file__).parents[2]}",
-        f"--python_out={target}",
-        f"--pyi_out={target}",
-        f"--grpc_python_out={target}",
-        "--include_imports",
-        f"--descriptor_set_out={target / DESCRIPTORS}",
-        *sources,
-    ]
-    if protoc.main(arguments) != 0:
-        raise SystemExit("protoc failed")
+    """Write modules and stubs below `target`, laid out as in the checkout."""
+    for package, start in PACKAGES.items():
+        output = target / start
+        (output / package).mkdir(parents=True, exist_ok=True)
+        arguments = [f"--python_out={output}", f"--pyi_out={output}"]
+        if package == SERVICES:
+            arguments += [
+                f"--grpc_python_out={output}",
+                "--include_imports",
+                f"--descriptor_set_out={output / package / 'descriptors.binpb'}",
+            ]
+        sources = sorted(str(path) for path in (PROTOS / package).glob("*.proto"))
+        if protoc.main(["protoc", *INCLUDES, *arguments, *sources]) != 0:
+            raise SystemExit(f"protoc failed on {package}")
 
 
 def differences() -> list[str]:
-    """Generated files that are not what the protos say."""
+    """Generated files that are missing, left over or not what the protos say."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        fresh = Path(folder) / PACKAGE
-        committed = ROOT / PACKAGE
-        names = {p.name for p in fresh.iterdir()} | {
-            p.name for p in committed.iterdir() if p.is_file() and p.name != "__init__.py"
-        }
-        _, different, missing = filecmp.cmpfiles(fresh, committed, sorted(names), shallow=False)
-        return sorted(different + missing)
+        fresh = _contents(Path(folder))
+    committed = _contents(ROOT)
+    names = fresh.keys() | committed.keys()
+    return sorted(name for name in names if fresh.get(name) != committed.get(name))
+
+
+def _contents(root: Path) -> dict[str, bytes]:
+    folders = [Path(start) / package for package, start in PACKAGES.items()]
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for folder in folders
+        for path in (root / folder).iterdir()
+        if path.is_file() and path.name != "__init__.py"
+    }
 
 
 def main() -> None:
@@ -58,8 +70,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     if not parser.parse_args().check:
         generate(ROOT)
-        return
-    if stale := differences():
+    elif stale := differences():
         print("generated code is stale, run `make protos`:", *stale, sep="\n  ")
         sys.exit(1)
 
