@@ -27,7 +27,7 @@ test: check  ## Run every check and every test
 check: $(INSTALLED)  ## Lint, formatting, types, import rules, generated code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/pyright --warnings
+	@$(BIN)/basedpyright
 	@$(BIN)/python scripts/generate_protos.py --check
 
 format: $(INSTALLED)  ## Format the code and sort imports
