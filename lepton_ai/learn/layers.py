@@ -41,6 +41,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GlobalPool",
     "Gru",
     "Layer",
     "LayerNorm",
@@ -129,6 +130,23 @@ class Pool(Layer):
             *_windows((height, width), self.pool_size, self.strides or self.pool_size),
             channels,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalPool(Layer):
+    """The mean (or largest) value of each feature over all steps of a sequence or all pixels.
+
+    Args:
+        mode: ``'average'`` or ``'max'``.
+    """
+
+    mode: str = field(default="average", metadata=checked(one_of(("average", "max"))))
+
+    @override
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) < 2:
+            raise ValueError("a sequence of shape (steps, features) or an image")
+        return shape[-1:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,6 +326,7 @@ class TorchModule(Layer):
 LAYERS: dict[str, type[Layer]] = {
     "conv": Conv,
     "pool": Pool,
+    "global_pool": GlobalPool,
     "flatten": Flatten,
     "dense": Dense,
     "dropout": Dropout,

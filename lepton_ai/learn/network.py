@@ -19,6 +19,7 @@ from lepton_ai.learn.layers import (
     Dropout,
     Embedding,
     Flatten,
+    GlobalPool,
     Gru,
     Layer,
     LayerNorm,
@@ -151,6 +152,10 @@ def _pool(layer: Pool, shape: Shape) -> nn.Module:
     return kind(layer.pool_size, layer.strides)
 
 
+def _global_pool(layer: GlobalPool, shape: Shape) -> nn.Module:
+    return _GlobalPool(layer.mode, dims=(1,) if len(shape) == 2 else (2, 3))
+
+
 def _flatten(layer: Flatten, shape: Shape) -> nn.Module:
     return _Flatten()
 
@@ -204,6 +209,7 @@ def _torch_module(layer: TorchModule, shape: Shape) -> nn.Module:
 _BUILDERS: dict[type[Layer], Callable[..., nn.Module]] = {
     Conv: _conv,
     Pool: _pool,
+    GlobalPool: _global_pool,
     Flatten: _flatten,
     Dense: _dense,
     Dropout: _dropout,
@@ -279,6 +285,16 @@ class _FeaturesFirst(nn.Module):
 class _Flatten(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1)
+
+
+class _GlobalPool(nn.Module):
+    def __init__(self, mode: str, dims: tuple[int, ...]) -> None:
+        super().__init__()
+        self.mode = mode
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.dims) if self.mode == "average" else x.amax(self.dims)
 
 
 class _WhileTraining(nn.Module):

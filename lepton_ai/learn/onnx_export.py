@@ -116,7 +116,7 @@ def _example(config: ModelConfig, batch: int) -> Array:
 def _texts(tokenizer: Tokenizer, batch: int) -> Array:
     """Random texts: capitals, unknown words, runs of spaces, too long ones and an empty one."""
     random = np.random.default_rng(batch)
-    words = [*(tokenizer.vocabulary or ())[:50], "Zyzzyva"]
+    words = [*(tokenizer.vocabulary or ())[:50], "Zyzzyva", "£5", "07712345678", "really!", "?!"]
     texts = [
         "  ".join(random.choice(words, size=random.integers(0, 2 * tokenizer.steps)))
         for _ in range(batch)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STEPS",
+    "UNKNOWN_WORDS",
     "Augmentation",
     "MinMaxScaler",
     "PreprocessingStep",
@@ -155,26 +156,47 @@ class StandardScaler(Scaler):
         return np.asarray(scaler.mean_), 1 / np.asarray(scaler.scale_)
 
 
+UNKNOWN_WORDS = (
+    r"[^0-9]*[0-9]{5,}.*",  # such as a telephone number
+    r".*[£$€][0-9].*",  # money
+    r".*(www\.|http|\.com).*",  # an address
+    r".*[0-9].*",  # any other number
+    r".*!",
+    r"[^a-z0-9]+",  # only punctuation, or not Latin
+    r".*",
+)
+"""What a word outside the vocabulary may look like; the first that fits it decides its number.
+
+Python's `re` and RE2, which ONNX Runtime uses, agree on all of them.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer(PreprocessingStep):
     """Turns each text into `steps` whole numbers, one a word.
 
     Words are what stands between ASCII white space, with A to Z made small. Number 0 is padding,
-    which comes first so that a recurrent layer ends on the text's last word; number 1 is any word
-    outside the vocabulary. Longer texts lose their end.
+    which comes first so that a recurrent layer ends on the text's last word. The next few numbers
+    are for words outside the vocabulary, by what they look like: a long number, money, an address.
+    Longer texts lose their end.
 
     Args:
-        vocabulary_size: Numbers to use at most, padding and unknown included.
+        vocabulary_size: Numbers to use at most, padding and unknown words included.
         steps: Length of each row.
-        vocabulary: Words from number 2 on, the commonest first; fitted.
+        minimum_count: A word must occur this often to get a number of its own.
+        vocabulary: Words by number, the commonest first; fitted.
 
     Example:
-        >>> Tokenizer(vocabulary_size=4, steps=3).fit(["to be or to go", "be"]).transform(["Be it"])
-        array([[0, 2, 1]])
+        >>> tokenizer = Tokenizer(steps=3, minimum_count=2).fit(["to be or to go", "be"])
+        >>> tokenizer.vocabulary
+        ('be', 'to')
+        >>> tokenizer.transform(["Be it"])
+        array([[0, 8, 7]])
     """
 
-    vocabulary_size: int = field(default=10_000, metadata=checked(whole(3)))
+    vocabulary_size: int = field(default=10_000, metadata=checked(whole(len(UNKNOWN_WORDS) + 2)))
     steps: int = field(default=64, metadata=checked(whole(1)))
+    minimum_count: int = field(default=3, metadata=checked(whole(1)))
     vocabulary: tuple[str, ...] | None = field(default=None, metadata=checked(texts))
 
     @property
@@ -182,21 +204,31 @@ class Tokenizer(PreprocessingStep):
     def fitted(self) -> bool:
         return self.vocabulary is not None
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each word of the vocabulary.
+
+        Raises:
+            NotFittedError: There is no vocabulary yet.
+        """
+        if self.vocabulary is None:
+            raise NotFittedError("Tokenizer has no vocabulary yet", hint="call fit first")
+        return {word: number for number, word in enumerate(self.vocabulary, _FIRST_KNOWN)}
+
     @override
     def fit(self, x: Iterable[str]) -> Self:
         counts = Counter(word for text in x for word in _words(text))
-        commonest = sorted(counts, key=lambda word: (-counts[word], word))
-        return replace(self, vocabulary=tuple(commonest[: self.vocabulary_size - 2]))
+        frequent = [word for word, count in counts.items() if count >= self.minimum_count]
+        commonest = sorted(frequent, key=lambda word: (-counts[word], word))
+        return replace(self, vocabulary=tuple(commonest[: self.vocabulary_size - _FIRST_KNOWN]))
 
     @override
     def transform(self, x: Sequence[str]) -> Array:
-        if self.vocabulary is None:
-            raise NotFittedError("Tokenizer has no vocabulary yet", hint="call fit first")
-        numbers = {word: number for number, word in enumerate(self.vocabulary, start=2)}
+        numbers = self.numbers
         rows = np.zeros((len(x), self.steps), np.int64)
         for row, text in zip(rows, x, strict=True):
             words = _words(text)[: self.steps]
-            row[self.steps - len(words) :] = [numbers.get(word, 1) for word in words]
+            row[self.steps - len(words) :] = [numbers.get(word) or _unknown(word) for word in words]
         return rows
 
 
@@ -252,6 +284,14 @@ STEPS: dict[str, type[PreprocessingStep]] = {
 
 _SMALL = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 _WORD = re.compile(r"[^ \t\n\r\f\v]+")
+
+
+_UNKNOWN = tuple(re.compile(pattern) for pattern in UNKNOWN_WORDS)
+_FIRST_KNOWN = 1 + len(UNKNOWN_WORDS)
+
+
+def _unknown(word: str) -> int:
+    return next(number for number, like in enumerate(_UNKNOWN, 1) if like.fullmatch(word))
 
 
 def _words(text: object) -> list[str]:
