@@ -1,0 +1,89 @@
+"""Where everything lives in etcd. Each prefix has one kind of writer (docs/architecture.md)."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DATASETS",
+    "DEPLOYMENTS",
+    "ELECTION",
+    "JOBS",
+    "MODELS",
+    "NODES",
+    "OBJECTS",
+    "REVOKED_KEYS",
+    "TASKS",
+    "TASK_STATUS",
+    "dataset",
+    "deployment",
+    "job",
+    "job_key",
+    "model",
+    "node",
+    "object_",
+    "revoked_key",
+    "task",
+    "task_status",
+]
+
+ROOT = "/lepton/v1"
+NODES = f"{ROOT}/nodes/"
+JOBS = f"{ROOT}/jobs/"
+JOB_KEYS = f"{ROOT}/job_keys/"
+DEPLOYMENTS = f"{ROOT}/deployments/"
+TASKS = f"{ROOT}/tasks/"
+TASK_STATUS = f"{ROOT}/task_status/"
+OBJECTS = f"{ROOT}/objects/"
+DATASETS = f"{ROOT}/datasets/"
+MODELS = f"{ROOT}/models/"
+REVOKED_KEYS = f"{ROOT}/revoked_keys/"
+ELECTION = f"{ROOT}/election/scheduler"
+
+
+def node(node_id: str) -> str:
+    """A member's record."""
+    return f"{NODES}{node_id}"
+
+
+def job(job_id: str) -> str:
+    """A job."""
+    return f"{JOBS}{job_id}"
+
+
+def job_key(tenant: str, idempotency_key: str) -> str:
+    """The job that an idempotency key made."""
+    return f"{JOB_KEYS}{tenant}/{idempotency_key}"
+
+
+def deployment(name: str) -> str:
+    """A deployment."""
+    return f"{DEPLOYMENTS}{name}"
+
+
+def task(node_id: str, task_id: str) -> str:
+    """Work placed on a node."""
+    return f"{TASKS}{node_id}/{task_id}"
+
+
+def task_status(node_id: str, task_id: str) -> str:
+    """What the node says of it."""
+    return f"{TASK_STATUS}{node_id}/{task_id}"
+
+
+def object_(object_id: str) -> str:
+    """The manifest of an object."""
+    return f"{OBJECTS}{object_id}"
+
+
+def dataset(name: str, version: int) -> str:
+    """A version of a dataset; numbers are padded so that keys sort as versions do."""
+    return f"{DATASETS}{name}/{version:08d}"
+
+
+def model(name: str, version: int) -> str:
+    """A version of a model; numbers are padded so that keys sort as versions do."""
+    return f"{MODELS}{name}/{version:08d}"
+
+
+def revoked_key(key_id: str) -> str:
+    """A key that is refused."""
+    return f"{REVOKED_KEYS}{key_id}"
