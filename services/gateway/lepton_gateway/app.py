@@ -1,0 +1,140 @@
+"""The gateway's own pages: the cluster's description and what no replica can answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from lepton_ai.errors import (
+    InternalError,
+    LeptonError,
+    NotFoundError,
+    UnimplementedError,
+    status_of,
+)
+from lepton_gateway.envoy.lua import MODEL_HEADER
+from lepton_gateway.protocol import (
+    answer_call,
+    model_names,
+    repository_index,
+    server_metadata,
+    why_not,
+)
+from lepton_gateway.table import RouteTable
+
+__all__ = ["App"]
+
+_log = logging.getLogger(__name__)
+_Scope = Mapping[str, Any]
+_Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+_Send = Callable[[dict[str, Any]], Awaitable[None]]
+_JSON = b"application/json"
+_MESSAGE = b"application/x-protobuf"
+_OIP_GRPC = "inference.GRPCInferenceService"
+# Printable ASCII but for the percent sign: gRPC's percent-encoding of status messages.
+_PLAIN_CHARACTERS = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    content_type: bytes
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class App:
+    """An ASGI application behind Envoy.
+
+    Args:
+        table: Answers the table of the moment.
+        openapi: The description of the REST interface.
+        version: Of this software.
+    """
+
+    def __init__(
+        self, table: Callable[[], RouteTable], openapi: Mapping[str, Any], version: str
+    ) -> None:
+        self._table = table
+        self._openapi = orjson.dumps(openapi)
+        self._docs = (files("lepton_gateway") / "docs.html").read_bytes()
+        self._version = version
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        """Answer one request. No page needs a body, so none is read."""
+        answer = self._answer(scope)
+        headers = [(b"content-type", answer.content_type), *answer.headers]
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    def _answer(self, scope: _Scope) -> _Answer:
+        path = [part for part in scope["path"].split("/") if part]
+        try:
+            return self._route(scope, path)
+        except LeptonError as error:
+            return _error(error, path)
+        except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
+            _log.exception("a request failed")
+            return _error(InternalError("the request failed"), path)
+
+    def _route(self, scope: _Scope, path: list[str]) -> _Answer:
+        table = self._table()
+        match path:
+            case ["docs"]:
+                return _Answer(200, b"text/html; charset=utf-8", self._docs)
+            case ["openapi.json"]:
+                return _Answer(200, _JSON, self._openapi)
+            case ["inference.GRPCInferenceService", method]:
+                model = dict(scope["headers"]).get(MODEL_HEADER.encode(), b"").decode("latin-1")
+                return _Answer(200, _MESSAGE, answer_call(method, model, table, self._version))
+            case ["v2", *rest]:
+                return _json(self._protocol(table, rest, scope["path"]))
+            case _:
+                raise _no_such(scope["path"])
+
+    def _protocol(self, table: RouteTable, path: list[str], whole: str) -> Any:
+        match path:
+            case []:
+                return server_metadata(self._version)
+            case ["health", "live"]:
+                return {"live": True}
+            case ["health", "ready"]:
+                return {"ready": True}
+            case ["models"]:
+                return {"models": model_names(table)}
+            case ["models", model, *_]:
+                raise why_not(table, model)
+            case ["repository", "index"]:
+                return repository_index(table)
+            case ["repository", "models", *_]:
+                raise UnimplementedError(
+                    "a cluster loads no models by request", hint="apply or delete a deployment"
+                )
+            case _:
+                raise _no_such(whole)
+
+
+def _no_such(path: str) -> NotFoundError:
+    return NotFoundError(f"{path!r} is not offered", hint="see /docs")
+
+
+def _json(document: Any) -> _Answer:
+    return _Answer(200, _JSON, orjson.dumps(document))
+
+
+def _error(error: LeptonError, path: list[str]) -> _Answer:
+    status = status_of(error)
+    if path[:1] != [_OIP_GRPC]:
+        return _Answer(status.http, _JSON, orjson.dumps({"error": str(error)}))
+    headers = (
+        (b"lepton-grpc-status", str(status.grpc).encode()),
+        (b"lepton-grpc-message", quote(str(error), safe=_PLAIN_CHARACTERS).encode()),
+    )
+    return _Answer(status.http, _MESSAGE, b"", headers)

@@ -1,0 +1,1 @@
+"""What Envoy is told, as pure documents, and the process that runs it."""

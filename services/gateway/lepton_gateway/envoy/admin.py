@@ -1,0 +1,63 @@
+"""Envoy's administration, over a socket that only this user can open."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from lepton_ai.errors import UnavailableError
+
+__all__ = ["Admin"]
+
+_TIMEOUT_S = 2.0
+_ACTIVE_REQUESTS = "http.clients.downstream_rq_active"
+
+
+class Admin:
+    """Asks one Envoy.
+
+    Args:
+        socket: Its Unix socket.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    async def is_ready(self) -> bool:
+        """Whether it has read its first documents and takes requests."""
+        try:
+            status, _ = await self._request("GET", "/ready")
+        except UnavailableError:
+            return False
+        return status == 200
+
+    async def begin_drain(self) -> None:
+        """Ask clients to leave: connections are closed as their requests end.
+
+        Raises:
+            UnavailableError: It does not answer.
+        """
+        await self._request("POST", "/drain_listeners?graceful&skip_exit")
+
+    async def active_requests(self) -> int:
+        """How many requests of clients are in progress.
+
+        Raises:
+            UnavailableError: It does not answer.
+        """
+        _, text = await self._request("GET", f"/stats?filter=^{_ACTIVE_REQUESTS}$")
+        return int(text.rpartition(":")[2] or 0)
+
+    async def _request(self, method: str, target: str) -> tuple[int, str]:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                reader, writer = await asyncio.open_unix_connection(self._socket)
+                try:
+                    writer.write(f"{method} {target} HTTP/1.0\r\nhost: envoy\r\n\r\n".encode())
+                    answer = (await reader.read()).decode()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError) as error:
+            raise UnavailableError("Envoy does not answer") from error
+        head, _, body = answer.partition("\r\n\r\n")
+        return int(head.split(" ", 2)[1]), body

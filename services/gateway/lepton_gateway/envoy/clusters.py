@@ -1,0 +1,197 @@
+"""Groups of servers that can stand in for each other, and how the dead are told from the living."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lepton_gateway.envoy.limits import Limits
+from lepton_gateway.envoy.names import (
+    APP_CLUSTER,
+    GATEWAY_CLUSTER,
+    SCHEDULER_CLUSTER,
+    STORAGE_CLUSTER,
+    deployment_cluster,
+    file_source,
+    typed,
+)
+from lepton_gateway.table import RoutedDeployment, RouteTable
+
+__all__ = ["Tls", "endpoints", "endpoints_file", "local_clusters", "remote_clusters"]
+
+_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+# Losing one of two replicas makes half of all requests begin anew at the same moment.
+_RETRY_BUDGET = {"budget_percent": {"value": 50.0}, "min_retry_concurrency": 128}
+# Only failures of the connection eject, never answers: 500 is an input's fault, 504 a client's
+# short deadline, and 429 and 503 are the health check's business.
+_OUTLIER_DETECTION = {
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 2,
+    "enforcing_consecutive_local_origin_failure": 100,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_consecutive_gateway_failure": 0,
+    "enforcing_success_rate": 0,
+    "enforcing_local_origin_success_rate": 0,
+    "interval": "1s",
+    "base_ejection_time": "2s",
+    "max_ejection_percent": 50,
+}
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files (PEM) that the services of a cluster know each other by: mutual TLS.
+
+    Args:
+        certificate: This gateway's own.
+        key: Its private key.
+        authority: Signed the certificates of all services.
+    """
+
+    certificate: str
+    key: str
+    authority: str
+
+
+def local_clusters(app_port: int, grpc_port: int) -> list[dict[str, Any]]:
+    """The gateway's own two servers, on loopback."""
+    return [
+        _local_cluster(APP_CLUSTER, app_port),
+        _local_cluster(GATEWAY_CLUSTER, grpc_port) | _speaks_http2(),
+    ]
+
+
+def remote_clusters(
+    table: RouteTable, folder: str, limits: Limits, tls: Tls | None
+) -> list[dict[str, Any]]:
+    """One cluster for each deployment that answers, and those of the services.
+
+    Args:
+        table: What there is.
+        folder: Where the files named by `endpoints_file` lie.
+        limits: Bounds on requests.
+        tls: How to reach them; None for plain text.
+    """
+    answering = [found for found in table.deployments if found.replicas]
+    clusters = [
+        *(_replicas_cluster(found, limits) for found in answering),
+        _service_cluster(SCHEDULER_CLUSTER, limits),
+        _service_cluster(STORAGE_CLUSTER, limits),
+    ]
+    for cluster in clusters:
+        path = f"{folder}/{endpoints_file(cluster['name'])}"
+        cluster["eds_cluster_config"] = {"eds_config": file_source(path)}
+        if tls is not None:
+            cluster["transport_socket"] = _client_tls(tls)
+    return clusters
+
+
+def endpoints(table: RouteTable) -> dict[str, dict[str, Any]]:
+    """A `ClusterLoadAssignment` for each remote cluster, by the cluster's name.
+
+    The addresses of the table must hold IP addresses, not names.
+    """
+    members = {
+        deployment_cluster(found.name): [replica.address for replica in found.replicas]
+        for found in table.deployments
+        if found.replicas
+    }
+    members[SCHEDULER_CLUSTER] = list(table.schedulers)
+    members[STORAGE_CLUSTER] = list(table.storage_nodes)
+    return {name: _assignment(name, addresses) for name, addresses in members.items()}
+
+
+def endpoints_file(cluster: str) -> str:
+    """The file that holds a cluster's endpoints. Cluster names never hold a dot."""
+    return f"eds.{cluster.replace('/', '.')}.json"
+
+
+def _replicas_cluster(deployment: RoutedDeployment, limits: Limits) -> dict[str, Any]:
+    return _cluster(deployment_cluster(deployment.name), limits) | {
+        "health_checks": [_model_check(deployment.name)],
+        "outlier_detection": _OUTLIER_DETECTION,
+    }
+
+
+def _service_cluster(name: str, limits: Limits) -> dict[str, Any]:
+    check = {**_check_times(), "tcp_health_check": {}}
+    return _cluster(name, limits) | {"health_checks": [check]} | _speaks_http2()
+
+
+def _cluster(name: str, limits: Limits) -> dict[str, Any]:
+    bounds = {
+        "max_connections": limits.max_connections,
+        "max_pending_requests": limits.max_requests,
+        "max_requests": limits.max_requests,
+        "retry_budget": _RETRY_BUDGET,
+    }
+    return {
+        "name": name,
+        "type": "EDS",
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": {"thresholds": [bounds]},
+        # A server taken out of the table gets no further request, healthy or not.
+        "ignore_health_on_host_removal": True,
+        "common_lb_config": {
+            # With all of them thought dead, trying one is better than refusing.
+            "healthy_panic_threshold": {"value": 1.0},
+            "ignore_new_hosts_until_first_hc": True,
+        },
+    }
+
+
+def _model_check(deployment: str) -> dict[str, Any]:
+    return {**_check_times(), "http_health_check": {"path": f"/v2/models/{deployment}/ready"}}
+
+
+def _check_times() -> dict[str, Any]:
+    return {
+        "timeout": "2s",
+        "interval": "1s",
+        "no_traffic_interval": "1s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+    }
+
+
+def _local_cluster(name: str, port: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": _assignment(name, [f"127.0.0.1:{port}"]),
+    }
+
+
+def _speaks_http2() -> dict[str, Any]:
+    options = typed(_PROTOCOL_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
+    return {"typed_extension_protocol_options": {_PROTOCOL_OPTIONS: options}}
+
+
+def _assignment(name: str, addresses: list[str]) -> dict[str, Any]:
+    members = [{"endpoint": {"address": _address(address)}} for address in addresses]
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": members}]}
+
+
+def _address(address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def _client_tls(tls: Tls) -> dict[str, Any]:
+    chain = {
+        "certificate_chain": {"filename": tls.certificate},
+        "private_key": {"filename": tls.key},
+    }
+    context = {
+        "tls_certificates": [chain],
+        "validation_context": {"trusted_ca": {"filename": tls.authority}},
+    }
+    return {
+        "name": "tls",
+        "typed_config": typed(
+            "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            common_tls_context=context,
+        ),
+    }

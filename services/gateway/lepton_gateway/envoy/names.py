@@ -1,0 +1,48 @@
+"""Names that the documents share: what one declares, another refers to."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = [
+    "APP_CLUSTER",
+    "GATEWAY_CLUSTER",
+    "JWT_METADATA",
+    "ROUTES",
+    "SCHEDULER_CLUSTER",
+    "STORAGE_CLUSTER",
+    "TYPE",
+    "deployment_cluster",
+    "duration",
+    "file_source",
+    "typed",
+]
+
+TYPE: Final = "type.googleapis.com/"
+ROUTES: Final = "routes"
+APP_CLUSTER: Final = "app"
+GATEWAY_CLUSTER: Final = "gateway"
+SCHEDULER_CLUSTER: Final = "schedulers"
+STORAGE_CLUSTER: Final = "storage"
+# Under which the checked claims of a key are found.
+JWT_METADATA: Final = "claims"
+
+
+def deployment_cluster(name: str) -> str:
+    """The cluster of a deployment's replicas. No name of a user can be another cluster's."""
+    return f"deployment/{name}"
+
+
+def typed(kind: str, **config: Any) -> dict[str, Any]:
+    """A `google.protobuf.Any` in JSON: `kind` is the full name of its message."""
+    return {"@type": TYPE + kind, **config}
+
+
+def duration(seconds: float) -> str:
+    """A `google.protobuf.Duration` in JSON."""
+    return f"{seconds:g}s"
+
+
+def file_source(path: str) -> dict[str, Any]:
+    """A resource that Envoy reads anew whenever a file is renamed to `path`."""
+    return {"path_config_source": {"path": path}, "resource_api_version": "V3"}

