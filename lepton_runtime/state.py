@@ -1,15 +1,17 @@
-"""The cluster's truth: keys with revisions, leases, watches and guarded commits.
+"""The cluster's truth: a small ordered key-value store with revisions, leases and watches.
 
-The interface is what services need of etcd (v3 API), no more. `lepton_runtime.etcd` is the real
-one, `lepton_runtime.memory` its twin for tests; both pass the same contract tests.
+`lepton_runtime.etcd` keeps it in etcd, `lepton_runtime.memory` in memory; both behave the same.
+Every successful `commit` that changes something raises the store's revision by one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+from lepton_ai.errors import InvalidArgumentError
 
 __all__ = [
     "Absent",
@@ -27,12 +29,16 @@ __all__ = [
     "State",
     "Unchanged",
     "Write",
+    "check_operations",
 ]
+
+# etcd's own limit for one transaction.
+MAX_OPERATIONS = 128
 
 
 @dataclass(frozen=True)
 class Record:
-    """A key as it is stored."""
+    """One key with its value, the revision that created it and the one that wrote it last."""
 
     key: str
     value: bytes
@@ -40,9 +46,27 @@ class Record:
     mod_revision: int
 
 
+class Lease(Protocol):
+    """Keys written with a lease vanish with it. The state keeps it alive until `close`."""
+
+    @property
+    def id(self) -> int:
+        """The store's number of this lease."""
+        ...
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set once the lease is gone, or could not be renewed within its time to live."""
+        ...
+
+    async def close(self) -> None:
+        """Give the lease back, and with it every key written under it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything below a prefix at one revision. In a watch it replaces all that came before."""
+    """Every record below a prefix, by key, as of `revision`. Replaces all that was known."""
 
     records: tuple[Record, ...]
     revision: int
@@ -50,38 +74,58 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Put:
-    """A watched key was written."""
+    """A record was written."""
 
     record: Record
 
 
 @dataclass(frozen=True)
 class Delete:
-    """A watched key is gone."""
+    """A key was removed, or its lease ended."""
 
     key: str
     revision: int
 
 
-Change = Snapshot | Put | Delete
+Change: TypeAlias = Snapshot | Put | Delete
 
 
-class Lease(Protocol):
-    """Keys written under a lease vanish when its owner stops renewing it."""
+@dataclass(frozen=True)
+class Absent:
+    """Holds while the key does not exist."""
 
-    @property
-    def lost(self) -> asyncio.Event:
-        """Set once the lease has run out or was closed; it never comes back."""
-        ...
+    key: str
 
-    async def close(self) -> None:
-        """Give the lease up now; its keys vanish at once."""
-        ...
+
+@dataclass(frozen=True)
+class Exists:
+    """Holds while the key exists."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Holds while the key was last written at this revision (compare-and-swap)."""
+
+    key: str
+    mod_revision: int
+
+
+@dataclass(frozen=True)
+class Created:
+    """Holds while the key is the very one created at this revision (fencing)."""
+
+    key: str
+    create_revision: int
+
+
+Condition: TypeAlias = Absent | Exists | Unchanged | Created
 
 
 @dataclass(frozen=True)
 class Write:
-    """Put `value` at `key`; with a lease, only for as long as that lives."""
+    """Create or replace a key."""
 
     key: str
     value: bytes
@@ -90,85 +134,71 @@ class Write:
 
 @dataclass(frozen=True)
 class Remove:
-    """Delete `key` if it is there."""
+    """Remove a key; nothing happens where there is none."""
 
     key: str
 
 
-Operation = Write | Remove
-
-
-@dataclass(frozen=True)
-class Absent:
-    """Holds while `key` does not exist."""
-
-    key: str
-
-
-@dataclass(frozen=True)
-class Exists:
-    """Holds while `key` exists."""
-
-    key: str
-
-
-@dataclass(frozen=True)
-class Unchanged:
-    """Holds while `key` was last written at `mod_revision`."""
-
-    key: str
-    mod_revision: int
-
-
-@dataclass(frozen=True)
-class Created:
-    """Holds while `key` is the one created at `create_revision`: the fencing condition."""
-
-    key: str
-    create_revision: int
-
-
-Condition = Absent | Exists | Unchanged | Created
+Operation: TypeAlias = Write | Remove
 
 
 class State(Protocol):
-    """Linearizable key-value state. Every call has a deadline.
+    """The store.
 
     Raises:
-        UnavailableError: The state cannot be reached.
-        DeadlineExceededError: It did not answer in time.
+        UnavailableError: From every call, when the store does not answer.
+        DeadlineExceededError: From every call, when the answer did not come in time. A `commit`
+            may then have happened or not: read before trying again.
     """
 
     async def get(self, key: str) -> Record | None:
-        """The record at `key`, or None."""
+        """Read one key; none where it does not exist."""
         ...
 
     async def list(self, prefix: str) -> Snapshot:
-        """All records whose keys begin with `prefix`, ordered by key."""
+        """Read every key that begins with `prefix`, at one revision."""
         ...
 
     async def commit(
         self, conditions: Sequence[Condition], operations: Sequence[Operation]
     ) -> int | None:
-        """Apply all operations if all conditions hold, in one transaction.
+        """Do all operations at once if all conditions hold.
+
+        Args:
+            conditions: May be empty: then the operations are done in any case.
+            operations: At most 128, each on another key.
 
         Returns:
-            The new revision, or None when a condition did not hold and nothing was done.
+            The revision after it, or none when a condition failed and nothing was done.
+
+        Raises:
+            InvalidArgumentError: More than 128 operations, or two on one key.
+            StaleTokenError: A lease that a key should be written with is gone.
         """
         ...
 
-    def watch(self, prefix: str) -> AsyncIterator[Change]:
-        """Follow a prefix: a `Snapshot` first, then changes in order, for ever.
+    def watch(self, prefix: str) -> AsyncGenerator[Change, None]:
+        """Follow every key that begins with `prefix`, without a gap, until closed.
 
-        After a lost connection or a compaction another `Snapshot` comes, so that a follower that
-        replaces its view with it is always right.
+        The first item is a `Snapshot`. Another may come at any time, where changes were missed:
+        it takes the place of everything before it.
         """
         ...
 
     async def lease(self, ttl_s: float) -> Lease:
-        """A lease that is renewed until it is closed or the state cannot be reached."""
+        """Take a lease that ends `ttl_s` after this process last renewed it."""
         ...
 
     async def close(self) -> None:
-        """Close the connection and every lease."""
+        """Let go of the store. Leases that were not closed run out by themselves."""
         ...
+
+
+def check_operations(operations: Sequence[Operation]) -> None:
+    """Refuse what no store would take; see `State.commit`."""
+    if len(operations) > MAX_OPERATIONS:
+        raise InvalidArgumentError(
+            f"a transaction of {len(operations)} operations", hint=f"at most {MAX_OPERATIONS}"
+        )
+    if len({operation.key for operation in operations}) < len(operations):
+        raise InvalidArgumentError("a transaction writes one key twice")

@@ -1,0 +1,68 @@
+"""A node's own record: there while the node lives, gone within its time to live."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from lepton_ai.errors import LeptonError
+from lepton_ai.proto.v1.node_pb2 import Node
+from lepton_runtime import keys
+from lepton_runtime.state import Lease, State, Write
+
+__all__ = ["NODE_TTL_S", "Membership", "join"]
+
+NODE_TTL_S = 4.0
+_RETRY_S = 0.5
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Membership:
+    """A registered node. Made by `join`."""
+
+    def __init__(self, state: State, node: Node, ttl_s: float, lease: Lease) -> None:
+        self._state = state
+        self._node = node
+        self._ttl_s = ttl_s
+        self._lease = lease
+        self._keeper = asyncio.create_task(self._keep(), name="membership")
+
+    async def update(self, node: Node) -> None:
+        """Replace the record, for instance when the free disk changes."""
+        self._node = node
+        await _register(self._state, node, self._lease)
+
+    async def leave(self) -> None:
+        """Remove the record now, rather than when its lease runs out."""
+        self._keeper.cancel()
+        await asyncio.wait([self._keeper])
+        await self._lease.close()
+
+    async def _keep(self) -> None:
+        while True:
+            await self._lease.lost.wait()
+            _log.warning("membership_lost", node_id=self._node.id)
+            try:
+                self._lease = await self._state.lease(self._ttl_s)
+                await _register(self._state, self._node, self._lease)
+                _log.info("membership_regained", node_id=self._node.id)
+            except LeptonError as error:
+                _log.warning("membership_retry", node_id=self._node.id, error=str(error))
+                await asyncio.sleep(_RETRY_S)
+
+
+async def join(state: State, node: Node, ttl_s: float = NODE_TTL_S) -> Membership:
+    """Register `node` and keep it registered, also after its lease was lost, until `leave`.
+
+    Raises:
+        UnavailableError: The state does not answer.
+    """
+    lease = await state.lease(ttl_s)
+    await _register(state, node, lease)
+    return Membership(state, node, ttl_s, lease)
+
+
+async def _register(state: State, node: Node, lease: Lease) -> None:
+    await state.commit([], [Write(keys.node(node.id), node.SerializeToString(), lease)])
