@@ -1,4 +1,4 @@
-"""Names that people choose, checked before they reach a path, a subject or a key."""
+"""What users may call things: strict, because names become paths, subjects and keys."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ from lepton_ai.errors import InvalidArgumentError
 __all__ = ["check_name"]
 
 _PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
-_RULE = "1 to 63 of a-z, 0-9, '-' and '_', beginning and ending with a letter or a digit"
-# How much of a refused name an error repeats.
-_SHOWN = 80
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name` when it is allowed.
-
-    Args:
-        kind: What is named, for the error: ``"model"``, ``"dataset"``.
-        name: The name to check.
+    """Return `name` when it is a valid name of a `kind` (such as ``"model"``).
 
     Raises:
-        InvalidArgumentError: It is not; says what is.
+        InvalidArgumentError: The name is outside the pattern; says what is allowed.
 
     Example:
-        >>> check_name("model", "mnist-cnn")
-        'mnist-cnn'
+        >>> check_name("model", "mnist-2")
+        'mnist-2'
     """
-    if not _PATTERN.fullmatch(name):
-        raise InvalidArgumentError(f"{name[:_SHOWN]!r} is no {kind} name", hint=_RULE)
-    return name
+    if _PATTERN.fullmatch(name):
+        return name
+    raise InvalidArgumentError(
+        f"{name!r} is not a valid {kind} name",
+        hint="use 1 to 63 lowercase letters, digits, '-' and '_', "
+        "beginning and ending with a letter or digit",
+    )

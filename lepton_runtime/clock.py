@@ -1,4 +1,4 @@
-"""Time as something a caller passes in, so that tests never wait for it."""
+"""Time as something that is handed in, so that tests decide how it passes."""
 
 from __future__ import annotations
 
@@ -12,71 +12,79 @@ __all__ = ["Clock", "ManualClock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """Where the time comes from."""
+    """Where a service gets the time from."""
 
     def now(self) -> float:
-        """Wall time: seconds since 1970, UTC."""
+        """Seconds since the Unix epoch, for people and records."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
+        """Seconds that never run backwards, for measuring."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
+        """Wait for `seconds`."""
         ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's time."""
 
     def now(self) -> float:
-        """Wall time: seconds since 1970, UTC."""
+        """Seconds since the Unix epoch."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
+        """Seconds of the machine's monotonic clock."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
+        """Wait for `seconds` on the event loop."""
         await asyncio.sleep(seconds)
 
 
 class ManualClock:
     """A clock that stands still until a test advances it.
 
-    Example:
-        >>> clock = ManualClock(now=1000.0)
-        >>> clock.advance(5)
-        >>> clock.now()
-        1005.0
+    Args:
+        start: The first `now`, seconds since the Unix epoch.
     """
 
-    def __init__(self, now: float = 1_700_000_000.0) -> None:
-        self._start = now
-        self._elapsed = 0.0
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self._time = start
         self._order = itertools.count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     def now(self) -> float:
-        """Wall time: seconds since 1970, UTC."""
-        return self._start + self._elapsed
+        """The time a test has set."""
+        return self._time
 
     def monotonic(self) -> float:
-        """Seconds by which this clock was advanced."""
-        return self._elapsed
+        """The same time: it runs only forwards."""
+        return self._time
 
     async def sleep(self, seconds: float) -> None:
-        """Return once the clock was advanced by `seconds`."""
-        awake = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._elapsed + seconds, next(self._order), awake))
-        await awake
+        """Wait until the test has advanced by `seconds`."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._time + seconds, next(self._order), woken))
+        await woken
 
-    def advance(self, seconds: float) -> None:
-        """Move on by `seconds` and wake whoever slept until then."""
-        self._elapsed += seconds
-        while self._sleepers and self._sleepers[0][0] <= self._elapsed:
-            _, _, awake = heapq.heappop(self._sleepers)
-            if not awake.done():
-                awake.set_result(None)
+    async def advance(self, seconds: float) -> None:
+        """Let `seconds` pass, waking sleepers in order and letting each of them run."""
+        end = self._time + seconds
+        while self._sleepers and self._sleepers[0][0] <= end:
+            self._time, _, woken = heapq.heappop(self._sleepers)
+            if not woken.done():
+                woken.set_result(None)
+            await _settle()
+        self._time = end
+        await _settle()
+
+
+async def _settle() -> None:
+    # Enough turns of the loop for a chain of awaits between two sleeps to complete.
+    for _ in range(20):
+        await asyncio.sleep(0)

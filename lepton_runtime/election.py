@@ -1,4 +1,4 @@
-"""One of several leads; who led before cannot write any more."""
+"""One leader among equals, with a token that fences off deposed ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ __all__ = ["Election", "Leadership"]
 
 @dataclass(frozen=True)
 class Leadership:
-    """Having been elected.
+    """What a leader holds. Every write of a leader carries `condition` in its own commit.
 
-    Attributes:
-        token: Grows with every election (the election key's create revision).
-        lost: Set once this process must no longer act as the leader.
-        condition: Goes into every write of the leader: it fails once another has been elected.
+    Holding a lease is not enough: a paused leader wakes up believing in it, and only the
+    condition, checked where the write happens, stops it.
     """
 
     token: int
@@ -26,13 +24,13 @@ class Leadership:
 
 
 class Election:
-    """Takes part in the election that a key stands for.
+    """Campaigns for one key.
 
     Args:
-        state: Where the key lies.
-        key: It holds the leader's id, under the leader's lease.
-        node_id: Who stands.
-        ttl_s: How long after a leader's death another may be elected.
+        state: Where the key lives.
+        key: The election.
+        node_id: The candidate, stored as the value.
+        ttl_s: Seconds without renewal after which another may lead.
     """
 
     def __init__(self, state: State, key: str, node_id: str, ttl_s: float) -> None:
@@ -43,38 +41,27 @@ class Election:
         self._lease: Lease | None = None
 
     async def campaign(self) -> Leadership:
-        """Wait until elected. Call it again once the leadership is lost.
-
-        Raises:
-            UnavailableError: The state does not answer; stand again.
-        """
-        await self.resign()
+        """Wait until this node leads."""
+        lease = self._lease = await self._state.lease(self._ttl_s)
         while True:
+            won = await self._state.commit(
+                [Absent(self._key)], [Write(self._key, self._node_id.encode(), lease)]
+            )
+            if won is not None:
+                return Leadership(won, lease.lost, Created(self._key, won))
             await self._vacancy()
-            lease = self._lease = await self._state.lease(self._ttl_s)
-            write = Write(self._key, self._node_id.encode(), lease)
-            revision = await self._state.commit([Absent(self._key)], [write])
-            if revision is not None:
-                return Leadership(revision, lease.lost, Created(self._key, revision))
-            await self.resign()
+            if lease.lost.is_set():
+                lease = self._lease = await self._state.lease(self._ttl_s)
 
     async def resign(self) -> None:
-        """Let another lead; nothing happens where this one does not."""
-        lease, self._lease = self._lease, None
-        if lease:
-            await lease.close()
+        """Let another lead at once."""
+        if self._lease is not None:
+            await self._lease.close()
+            self._lease = None
 
     async def _vacancy(self) -> None:
-        changes = self._state.watch(self._key)
-        try:
-            async for change in changes:
-                match change:
-                    case Snapshot(records=records):
-                        if all(record.key != self._key for record in records):
-                            return
-                    case Delete(key=self._key):
-                        return
-                    case _:
-                        pass
-        finally:
-            await changes.aclose()
+        async for change in self._state.watch(self._key):
+            if isinstance(change, Delete):
+                return
+            if isinstance(change, Snapshot) and not change.records:
+                return

@@ -1,43 +1,30 @@
-"""Tell whoever listens what happened."""
+"""Events as messages on the bus."""
 
 from __future__ import annotations
 
 import uuid
+from typing import TYPE_CHECKING
 
-from google.protobuf.message import Message as ProtoMessage
-
-from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1 import event_pb2
-from lepton_runtime.bus import Bus, event_subject
+from lepton_runtime.bus import EVENTS, Bus
 from lepton_runtime.clock import Clock
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 __all__ = ["publish_event"]
 
-_FIELD_BY_MESSAGE = {
-    field.message_type.full_name: field.name
+_FIELDS = {
+    field.message_type.name: field.name
     for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["event"].fields
+    if field.message_type
 }
 
 
-async def publish_event(bus: Bus, clock: Clock, source: str, message: ProtoMessage) -> None:
-    """Publish `message` as an `Event`. A lost event is only a lost wake-up.
-
-    Args:
-        bus: Where to.
-        clock: Says when it happened.
-        source: Id of the node that says so.
-        message: One of the messages in `Event.event`, such as `NodeJoined`.
-
-    Raises:
-        InvalidArgumentError: The message is no event.
-    """
-    name = message.DESCRIPTOR.full_name
-    if name not in _FIELD_BY_MESSAGE:
-        raise InvalidArgumentError(
-            f"{name} is no event", hint=f"one of {', '.join(_FIELD_BY_MESSAGE)}"
-        )
+async def publish_event(bus: Bus, clock: Clock, source: str, message: Message) -> None:
+    """Publish `message`, one of the kinds an `Event` holds, as said by node `source`."""
+    name = message.DESCRIPTOR.name
     event = event_pb2.Event(id=uuid.uuid4().hex, source=source)
     event.at.FromNanoseconds(int(clock.now() * 1e9))
-    getattr(event, _FIELD_BY_MESSAGE[name]).CopyFrom(message)
-    subject = event_subject(message.DESCRIPTOR.name)
-    await bus.publish(subject, event.SerializeToString(), message_id=event.id)
+    getattr(event, _FIELDS[name]).CopyFrom(message)
+    await bus.publish(f"{EVENTS}.{name}", event.SerializeToString(), message_id=event.id)

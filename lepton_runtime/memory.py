@@ -1,15 +1,12 @@
-"""Twins of state and bus that live in one process: for tests, and for parts on their own."""
+"""In-memory twins of state and bus: the same behaviour, no network. For tests."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 
-from lepton_ai.errors import StaleTokenError
-from lepton_runtime.bus import Message, matches, stream_of
+from lepton_ai.errors import UnavailableError
+from lepton_runtime.bus import Message
 from lepton_runtime.state import (
     Absent,
     Change,
@@ -24,91 +21,114 @@ from lepton_runtime.state import (
     Snapshot,
     Unchanged,
     Write,
-    check_operations,
 )
 
 __all__ = ["MemoryBus", "MemoryLease", "MemoryState"]
 
-# Changes that a slow watcher may fall behind by before it gets a snapshot instead.
-_WATCH_BACKLOG = 1024
-_KEPT_MESSAGES = 65_536
 
-
-@dataclass(eq=False)
 class MemoryLease:
-    """See `lepton_runtime.state.Lease`."""
+    """A lease that lives until it is closed or a test expires it."""
 
-    id: int
-    state: MemoryState
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+        self._lost = asyncio.Event()
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set once the lease is gone."""
+        return self._lost
 
     async def close(self) -> None:
-        """Give the lease back, and with it every key written under it."""
-        self.state.expire(self)
+        """Give the lease up; its keys vanish at once."""
+        self.expire()
+
+    def expire(self) -> None:
+        """What etcd does when renewals stop."""
+        if not self._lost.is_set():
+            self._lost.set()
+            self._state.drop_leased(self)
 
 
 class MemoryState:
-    """See `lepton_runtime.state.State`. Leases end when closed, or by `expire`."""
+    """The twin of etcd."""
 
     def __init__(self) -> None:
-        self._revision = 1
         self._records: dict[str, Record] = {}
-        self._leases: dict[int, set[str]] = {}
-        self._lease_ids = itertools.count(1)
-        self._watchers: dict[_Watcher, None] = {}
+        self._leases: dict[str, Lease] = {}
+        self._revision = 1
+        self._watchers: list[tuple[str, asyncio.Queue[Change | None]]] = []
+        self._closed = False
 
     async def get(self, key: str) -> Record | None:
-        """Read one key; none where it does not exist."""
+        """The record at `key`, or None."""
+        self._check_open()
         return self._records.get(key)
 
     async def list(self, prefix: str) -> Snapshot:
-        """Read every key that begins with `prefix`."""
-        found = sorted(key for key in self._records if key.startswith(prefix))
-        return Snapshot(tuple(self._records[key] for key in found), self._revision)
+        """All records below `prefix`."""
+        self._check_open()
+        return self._snapshot(prefix)
 
     async def commit(
         self, conditions: Sequence[Condition], operations: Sequence[Operation]
     ) -> int | None:
-        """Do all operations at once if all conditions hold; see `State.commit`."""
-        check_operations(operations)
+        """Apply all operations if all conditions hold."""
+        self._check_open()
         if not all(self._holds(condition) for condition in conditions):
             return None
-        leases = [o.lease for o in operations if isinstance(o, Write) and o.lease]
-        if any(lease.id not in self._leases for lease in leases):
-            raise StaleTokenError("the lease to write with is gone")
-        self._apply(operations)
+        leases = [o.lease for o in operations if isinstance(o, Write) and o.lease is not None]
+        if any(lease.lost.is_set() for lease in leases):
+            raise UnavailableError("the lease has run out", hint="take a new lease")
+        self._revision += 1
+        for operation in operations:
+            if isinstance(operation, Write):
+                self._write(operation)
+            else:
+                self._remove(operation.key)
         return self._revision
 
-    async def watch(self, prefix: str) -> AsyncGenerator[Change, None]:
-        """Follow every key that begins with `prefix`; see `State.watch`."""
-        watcher = _Watcher(prefix)
-        self._watchers[watcher] = None
+    async def watch(self, prefix: str) -> AsyncIterator[Change]:
+        """Follow a prefix: a snapshot, then changes."""
+        self._check_open()
+        changes: asyncio.Queue[Change | None] = asyncio.Queue()
+        changes.put_nowait(self._snapshot(prefix))
+        watcher = (prefix, changes)
+        self._watchers.append(watcher)
         try:
-            while True:
-                if watcher.behind:
-                    watcher.reset()
-                    yield await self.list(prefix)
-                else:
-                    yield await watcher.next()
+            while (change := await changes.get()) is not None:
+                yield change
         finally:
-            del self._watchers[watcher]
+            self._watchers.remove(watcher)
 
-    async def lease(self, ttl_s: float) -> Lease:
-        """Take a lease. It does not run out by itself: see `expire`."""
-        lease = MemoryLease(next(self._lease_ids), self)
-        self._leases[lease.id] = set()
-        return lease
-
-    def expire(self, lease: Lease) -> None:
-        """End a lease as if its owner had died."""
-        keys = self._leases.pop(lease.id, set())
-        lease.lost.set()
-        for key in sorted(keys):
-            self._revision += 1
-            self._delete(key)
+    async def lease(self, ttl_s: float) -> MemoryLease:
+        """A lease that a test can expire."""
+        self._check_open()
+        return MemoryLease(self)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Refuse further calls and end every watch."""
+        self._closed = True
+        for _, changes in self._watchers:
+            changes.put_nowait(None)
+
+    def interrupt_watches(self) -> None:
+        """What a lost connection or a compaction does: every watcher begins anew."""
+        for prefix, changes in self._watchers:
+            changes.put_nowait(self._snapshot(prefix))
+
+    def drop_leased(self, lease: Lease) -> None:
+        """Remove the keys written under `lease`."""
+        self._revision += 1
+        for key in [key for key, owner in self._leases.items() if owner is lease]:
+            self._remove(key)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UnavailableError("the state is closed")
+
+    def _snapshot(self, prefix: str) -> Snapshot:
+        found = sorted(key for key in self._records if key.startswith(prefix))
+        return Snapshot(tuple(self._records[key] for key in found), self._revision)
 
     def _holds(self, condition: Condition) -> bool:
         record = self._records.get(condition.key)
@@ -122,115 +142,83 @@ class MemoryState:
             case Created(create_revision=revision):
                 return record is not None and record.create_revision == revision
 
-    def _apply(self, operations: Sequence[Operation]) -> None:
-        effective = [o for o in operations if isinstance(o, Write) or o.key in self._records]
-        if effective:
-            self._revision += 1
-        for operation in effective:
-            if isinstance(operation, Write):
-                self._put(operation)
-            else:
-                self._delete(operation.key)
-
-    def _put(self, write: Write) -> None:
+    def _write(self, write: Write) -> None:
         old = self._records.get(write.key)
         created = old.create_revision if old else self._revision
-        self._detach(write.key)
-        if write.lease:
-            self._leases[write.lease.id].add(write.key)
         record = Record(write.key, write.value, created, self._revision)
         self._records[write.key] = record
+        self._leases.pop(write.key, None)
+        if write.lease is not None:
+            self._leases[write.key] = write.lease
         self._tell(write.key, Put(record))
 
-    def _delete(self, key: str) -> None:
-        self._detach(key)
-        del self._records[key]
-        self._tell(key, Delete(key, self._revision))
-
-    def _detach(self, key: str) -> None:
-        for keys in self._leases.values():
-            keys.discard(key)
+    def _remove(self, key: str) -> None:
+        self._leases.pop(key, None)
+        if self._records.pop(key, None):
+            self._tell(key, Delete(key, self._revision))
 
     def _tell(self, key: str, change: Change) -> None:
-        for watcher in self._watchers:
-            if key.startswith(watcher.prefix):
-                watcher.add(change)
-
-
-class _Watcher:
-    """Changes one watcher has not read; when it falls too far behind, that it must read anew."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.behind = True
-        self._changes: deque[Change] = deque()
-        self._arrived = asyncio.Event()
-
-    def add(self, change: Change) -> None:
-        if len(self._changes) >= _WATCH_BACKLOG:
-            self.behind = True
-        elif not self.behind:
-            self._changes.append(change)
-        self._arrived.set()
-
-    def reset(self) -> None:
-        self.behind = False
-        self._changes.clear()
-
-    async def next(self) -> Change:
-        while not self._changes:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._changes.popleft()
+        for prefix, changes in self._watchers:
+            if key.startswith(prefix):
+                changes.put_nowait(change)
 
 
 class MemoryBus:
-    """See `lepton_runtime.bus.Bus`."""
+    """The twin of NATS JetStream."""
 
     def __init__(self) -> None:
-        self._messages: dict[str, deque[Message]] = defaultdict(
-            lambda: deque(maxlen=_KEPT_MESSAGES)
-        )
-        self._seen: set[str] = set()
-        self._published: dict[asyncio.Event, None] = {}
+        self._kept: list[Message] = []
+        self._ids: set[str] = set()
+        self._subscribers: list[tuple[str, asyncio.Queue[Message | None]]] = []
 
     async def publish(self, subject: str, payload: bytes, *, message_id: str | None = None) -> None:
-        """Keep the message unless one of the same id was kept."""
-        kept = self._messages[stream_of(subject).name]
+        """Publish; a known id is dropped."""
         if message_id is not None:
-            if message_id in self._seen:
+            if message_id in self._ids:
                 return
-            self._seen.add(message_id)
-        kept.append(Message(subject, payload, self._last(subject) + 1))
-        for event in self._published:
-            event.set()
+            self._ids.add(message_id)
+        message = Message(subject, payload, len(self._kept) + 1)
+        self._kept.append(message)
+        for pattern, messages in self._subscribers:
+            if _matches(pattern, subject):
+                messages.put_nowait(message)
 
-    async def subscribe_new(self, subject: str) -> AsyncGenerator[Message, None]:
-        """Messages published after iteration began."""
-        async for message in self.subscribe_all(subject, self._last(subject)):
+    async def subscribe_new(self, subject: str) -> AsyncIterator[Message]:
+        """Messages published from now on."""
+        async for message in self._follow(subject, len(self._kept)):
             yield message
 
-    async def subscribe_all(
-        self, subject: str, after_sequence: int = 0
-    ) -> AsyncGenerator[Message, None]:
-        """The kept messages later than `after_sequence`, then new ones as they come."""
-        kept = self._messages[stream_of(subject).name]
-        published = asyncio.Event()
-        self._published[published] = None
-        try:
-            while True:
-                published.clear()
-                for message in [m for m in kept if m.sequence > after_sequence]:
-                    after_sequence = message.sequence
-                    if matches(subject, message.subject):
-                        yield message
-                await published.wait()
-        finally:
-            del self._published[published]
+    async def subscribe_all(self, subject: str, after_sequence: int = 0) -> AsyncIterator[Message]:
+        """Kept messages after a sequence, then new ones."""
+        async for message in self._follow(subject, after_sequence):
+            yield message
+
+    async def kept(self, subject: str, after_sequence: int = 0) -> list[Message]:
+        """Kept messages after a sequence."""
+        return [m for m in self._kept[after_sequence:] if _matches(subject, m.subject)]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """End every subscription."""
+        for _, messages in self._subscribers:
+            messages.put_nowait(None)
 
-    def _last(self, subject: str) -> int:
-        kept = self._messages[stream_of(subject).name]
-        return kept[-1].sequence if kept else 0
+    async def _follow(self, subject: str, after_sequence: int) -> AsyncIterator[Message]:
+        messages: asyncio.Queue[Message | None] = asyncio.Queue()
+        for message in await self.kept(subject, after_sequence):
+            messages.put_nowait(message)
+        subscriber = (subject, messages)
+        self._subscribers.append(subscriber)
+        try:
+            while (message := await messages.get()) is not None:
+                yield message
+        finally:
+            self._subscribers.remove(subscriber)
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted, tokens = wanted[:-1], tokens[: len(wanted) - 1]
+    return len(wanted) == len(tokens) and all(
+        w in ("*", t) for w, t in zip(wanted, tokens, strict=True)
+    )

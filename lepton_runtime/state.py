@@ -1,17 +1,15 @@
-"""The cluster's truth: a small ordered key-value store with revisions, leases and watches.
+"""The cluster's truth: keys with revisions, leases, watches and guarded commits.
 
-`lepton_runtime.etcd` keeps it in etcd, `lepton_runtime.memory` in memory; both behave the same.
-Every successful `commit` that changes something raises the store's revision by one.
+The interface is what services need of etcd (v3 API), no more. `lepton_runtime.etcd` is the real
+one, `lepton_runtime.memory` its twin for tests; both pass the same contract tests.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
-
-from lepton_ai.errors import InvalidArgumentError
+from typing import Protocol
 
 __all__ = [
     "Absent",
@@ -29,16 +27,12 @@ __all__ = [
     "State",
     "Unchanged",
     "Write",
-    "check_operations",
 ]
-
-# etcd's own limit for one transaction.
-MAX_OPERATIONS = 128
 
 
 @dataclass(frozen=True)
 class Record:
-    """One key with its value, the revision that created it and the one that wrote it last."""
+    """A key as it is stored."""
 
     key: str
     value: bytes
@@ -46,27 +40,9 @@ class Record:
     mod_revision: int
 
 
-class Lease(Protocol):
-    """Keys written with a lease vanish with it. The state keeps it alive until `close`."""
-
-    @property
-    def id(self) -> int:
-        """The store's number of this lease."""
-        ...
-
-    @property
-    def lost(self) -> asyncio.Event:
-        """Set once the lease is gone, or could not be renewed within its time to live."""
-        ...
-
-    async def close(self) -> None:
-        """Give the lease back, and with it every key written under it."""
-        ...
-
-
 @dataclass(frozen=True)
 class Snapshot:
-    """Every record below a prefix, by key, as of `revision`. Replaces all that was known."""
+    """Everything below a prefix at one revision. In a watch it replaces all that came before."""
 
     records: tuple[Record, ...]
     revision: int
@@ -74,58 +50,38 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Put:
-    """A record was written."""
+    """A watched key was written."""
 
     record: Record
 
 
 @dataclass(frozen=True)
 class Delete:
-    """A key was removed, or its lease ended."""
+    """A watched key is gone."""
 
     key: str
     revision: int
 
 
-Change: TypeAlias = Snapshot | Put | Delete
+Change = Snapshot | Put | Delete
 
 
-@dataclass(frozen=True)
-class Absent:
-    """Holds while the key does not exist."""
+class Lease(Protocol):
+    """Keys written under a lease vanish when its owner stops renewing it."""
 
-    key: str
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set once the lease has run out or was closed; it never comes back."""
+        ...
 
-
-@dataclass(frozen=True)
-class Exists:
-    """Holds while the key exists."""
-
-    key: str
-
-
-@dataclass(frozen=True)
-class Unchanged:
-    """Holds while the key was last written at this revision (compare-and-swap)."""
-
-    key: str
-    mod_revision: int
-
-
-@dataclass(frozen=True)
-class Created:
-    """Holds while the key is the very one created at this revision (fencing)."""
-
-    key: str
-    create_revision: int
-
-
-Condition: TypeAlias = Absent | Exists | Unchanged | Created
+    async def close(self) -> None:
+        """Give the lease up now; its keys vanish at once."""
+        ...
 
 
 @dataclass(frozen=True)
 class Write:
-    """Create or replace a key."""
+    """Put `value` at `key`; with a lease, only for as long as that lives."""
 
     key: str
     value: bytes
@@ -134,71 +90,85 @@ class Write:
 
 @dataclass(frozen=True)
 class Remove:
-    """Remove a key; nothing happens where there is none."""
+    """Delete `key` if it is there."""
 
     key: str
 
 
-Operation: TypeAlias = Write | Remove
+Operation = Write | Remove
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Holds while `key` does not exist."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Exists:
+    """Holds while `key` exists."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Holds while `key` was last written at `mod_revision`."""
+
+    key: str
+    mod_revision: int
+
+
+@dataclass(frozen=True)
+class Created:
+    """Holds while `key` is the one created at `create_revision`: the fencing condition."""
+
+    key: str
+    create_revision: int
+
+
+Condition = Absent | Exists | Unchanged | Created
 
 
 class State(Protocol):
-    """The store.
+    """Linearizable key-value state. Every call has a deadline.
 
     Raises:
-        UnavailableError: From every call, when the store does not answer.
-        DeadlineExceededError: From every call, when the answer did not come in time. A `commit`
-            may then have happened or not: read before trying again.
+        UnavailableError: The state cannot be reached.
+        DeadlineExceededError: It did not answer in time.
     """
 
     async def get(self, key: str) -> Record | None:
-        """Read one key; none where it does not exist."""
+        """The record at `key`, or None."""
         ...
 
     async def list(self, prefix: str) -> Snapshot:
-        """Read every key that begins with `prefix`, at one revision."""
+        """All records whose keys begin with `prefix`, ordered by key."""
         ...
 
     async def commit(
         self, conditions: Sequence[Condition], operations: Sequence[Operation]
     ) -> int | None:
-        """Do all operations at once if all conditions hold.
-
-        Args:
-            conditions: May be empty: then the operations are done in any case.
-            operations: At most 128, each on another key.
+        """Apply all operations if all conditions hold, in one transaction.
 
         Returns:
-            The revision after it, or none when a condition failed and nothing was done.
-
-        Raises:
-            InvalidArgumentError: More than 128 operations, or two on one key.
-            StaleTokenError: A lease that a key should be written with is gone.
+            The new revision, or None when a condition did not hold and nothing was done.
         """
         ...
 
-    def watch(self, prefix: str) -> AsyncGenerator[Change, None]:
-        """Follow every key that begins with `prefix`, without a gap, until closed.
+    def watch(self, prefix: str) -> AsyncIterator[Change]:
+        """Follow a prefix: a `Snapshot` first, then changes in order, for ever.
 
-        The first item is a `Snapshot`. Another may come at any time, where changes were missed:
-        it takes the place of everything before it.
+        After a lost connection or a compaction another `Snapshot` comes, so that a follower that
+        replaces its view with it is always right.
         """
         ...
 
     async def lease(self, ttl_s: float) -> Lease:
-        """Take a lease that ends `ttl_s` after this process last renewed it."""
+        """A lease that is renewed until it is closed or the state cannot be reached."""
         ...
 
     async def close(self) -> None:
-        """Let go of the store. Leases that were not closed run out by themselves."""
+        """Close the connection and every lease."""
         ...
-
-
-def check_operations(operations: Sequence[Operation]) -> None:
-    """Refuse what no store would take; see `State.commit`."""
-    if len(operations) > MAX_OPERATIONS:
-        raise InvalidArgumentError(
-            f"a transaction of {len(operations)} operations", hint=f"at most {MAX_OPERATIONS}"
-        )
-    if len({operation.key for operation in operations}) < len(operations):
-        raise InvalidArgumentError("a transaction writes one key twice")
