@@ -41,6 +41,7 @@ _log = structlog.get_logger("lepton.etcd")
 # Their messages are made at run time, out of a type checker's sight.
 kv_pb2: Any = _kv_pb2
 rpc_pb2: Any = _rpc_pb2
+_END: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]
 
 DEADLINE_S = 5.0
 # How long a broken watch waits before it lists again.
@@ -173,7 +174,7 @@ class EtcdState:
                 answer = await call.read()
             finally:
                 call.cancel()
-        return float(answer.TTL) if answer is not grpc.aio.EOF else 0.0
+        return float(answer.TTL) if answer is not _END else 0.0
 
     async def revoke(self, lease_id: int) -> None:
         """End a lease and remove its keys."""
@@ -196,7 +197,7 @@ class EtcdState:
             while True:
                 async with _translated(None):
                     answer = await call.read()
-                if answer is grpc.aio.EOF or answer.canceled or answer.compact_revision:
+                if answer is _END or answer.canceled or answer.compact_revision:
                     return
                 for event in answer.events:
                     yield _change(event)
