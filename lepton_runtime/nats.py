@@ -151,14 +151,21 @@ class NatsBus:
                 finally:
                     await _unsubscribe(subscription)
             except StreamNotFoundError:
-                # The broker lost its disk: sequences begin again.
-                _log.warning("stream lost, making it again", subject=subject)
-                after = 0
-                with contextlib.suppress(*_FAILURES):  # tried again below
-                    await self.ensure_streams()
+                # The broker restarted: consumers live in its memory, streams on its disk.
+                after = await self._recovered(subject, after)
             except _FAILURES as error:
                 _log.warning("subscription broken, trying again", reason=repr(error))
             await asyncio.sleep(_RETRY_S)
+
+    async def _recovered(self, subject: str, after: int) -> int:
+        """Where to go on: at the same place, or at the start of a stream that was lost."""
+        try:
+            await self.ensure_streams()
+            last = await self._last_sequence(subject)
+        except (*_FAILURES, UnavailableError) as error:
+            _log.warning("stream not there yet", subject=subject, reason=repr(error))
+            return after
+        return after if last >= after else 0
 
     async def _fetched(
         self, subscription: JetStreamContext.PullSubscription
