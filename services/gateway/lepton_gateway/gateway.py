@@ -17,7 +17,7 @@ from lepton_gateway.envoy.clusters import Tls
 from lepton_gateway.envoy.descriptors import base64_descriptors
 from lepton_gateway.envoy.documents import DocumentFolder
 from lepton_gateway.envoy.limits import Limits
-from lepton_gateway.envoy.process import Envoy, find_envoy
+from lepton_gateway.envoy.process import Envoy
 from lepton_gateway.mirror import Mirror
 from lepton_gateway.openapi import openapi_document
 from lepton_gateway.pages import PageServer
@@ -85,7 +85,8 @@ async def running_gateway(
         version: Of this software.
 
     Raises:
-        UnavailableError: Envoy is not installed, or does not start.
+        NotFoundError: Envoy is not installed.
+        UnavailableError: It does not start.
     """
     mirror = Mirror(state, _FOLLOWED)
     folder = place.data_dir / "envoy"
@@ -98,7 +99,7 @@ async def running_gateway(
         admin = Path(short) / "admin"
         listening = place.listening(str(admin), str(folder), pages.port, limits)
         config = documents.replace("bootstrap.json", json.dumps(bootstrap(listening)).encode())
-        envoy = Envoy(find_envoy(), config, Admin(admin), clock, place.concurrency)
+        envoy = Envoy(config, Admin(admin), clock, place.concurrency)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(pages.run_until_stopped())
             following = tasks.create_task(mirror.follow())

@@ -55,9 +55,9 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         """Sign a new key, no more powerful than the caller's."""
         check_role(request.role, principal().role)
         tenant = check_name("tenant", request.tenant or _DEFAULT_TENANT)
-        key, key_id, expires = self._signer.mint(tenant, request.role, _ttl_s(request.ttl_s))
-        answer = gateway_pb2.CreateKeyResponse(key=key, id=key_id)
-        answer.expires_at.FromSeconds(int(expires))
+        minted = self._signer.mint(tenant, request.role, _ttl_s(request.ttl_s), self._clock.now())
+        answer = gateway_pb2.CreateKeyResponse(key=minted.token, id=minted.id)
+        answer.expires_at.FromSeconds(minted.expires_at)
         return answer
 
     async def RevokeKey(

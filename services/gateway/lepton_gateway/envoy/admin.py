@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 from lepton_ai.errors import UnavailableError
@@ -45,19 +46,21 @@ class Admin:
         Raises:
             UnavailableError: It does not answer.
         """
-        _, text = await self._request("GET", f"/stats?filter=^{_ACTIVE_REQUESTS}$")
-        return int(text.rpartition(":")[2] or 0)
+        _, answer = await self._request("GET", f"/stats?filter=^{_ACTIVE_REQUESTS}$")
+        # The body comes in chunks; a number this short is in one.
+        found = re.search(rf"^{_ACTIVE_REQUESTS}: (\d+)", answer, re.MULTILINE)
+        return int(found[1]) if found else 0
 
     async def _request(self, method: str, target: str) -> tuple[int, str]:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 reader, writer = await asyncio.open_unix_connection(self._socket)
                 try:
-                    writer.write(f"{method} {target} HTTP/1.0\r\nhost: envoy\r\n\r\n".encode())
+                    head = f"{method} {target} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n"
+                    writer.write(head.encode())
                     answer = (await reader.read()).decode()
                 finally:
                     writer.close()
         except (OSError, TimeoutError) as error:
             raise UnavailableError("Envoy does not answer") from error
-        head, _, body = answer.partition("\r\n\r\n")
-        return int(head.split(" ", 2)[1]), body
+        return int(answer.split(" ", 2)[1]), answer

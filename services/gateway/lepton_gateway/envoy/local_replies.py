@@ -10,7 +10,7 @@ __all__ = ["local_reply_config"]
 _SAID = "%LOCAL_REPLY_BODY%"
 _REPLIES: dict[int, tuple[str, int | None]] = {
     401: (f"a key is needed: send 'authorization: Bearer KEY' ({_SAID})", None),
-    403: ("the key was revoked, or names no role", None),
+    403: ("the key is not allowed here: it was revoked, or is not of this cluster", None),
     404: ("nothing is offered under this path: see /docs", 12),
     413: ("the request is too large", 8),
     429: ("too many requests at once: try again", 8),

@@ -11,7 +11,7 @@ def size_check(max_request_bytes: int) -> str:
     """Refuses what says it is too large before a byte of it is buffered."""
     return f"""
 function envoy_on_request(handle)
-  local length = tonumber(handle:headers():get("content-length"))
+  local length = tonumber(handle:headers():get("content-length") or "")
   if length ~= nil and length > {max_request_bytes} then
     handle:respond({{[":status"] = "413"}}, "")
   end
@@ -40,8 +40,7 @@ local function text_at(body, at, tag)
 end
 
 function envoy_on_request(handle)
-  local headers = handle:headers()
-  headers:remove("{MODEL_HEADER}")
+  handle:headers():remove("{MODEL_HEADER}")
   local buffer = handle:body()
   if buffer == nil or buffer:length() < MESSAGE_START then return end
   local head = buffer:getBytes(0, math.min(buffer:length(), 512))
@@ -53,7 +52,7 @@ function envoy_on_request(handle)
   end
   local name = text_at(head, MESSAGE_START, 10)
   if name ~= nil and name:find("^[a-z0-9_-]+$") then
-    headers:replace("{MODEL_HEADER}", name)
+    handle:headers():replace("{MODEL_HEADER}", name)
     handle:clearRouteCache()
   end
 end
@@ -103,13 +102,13 @@ end
 JSON_ERRORS = """
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local status = tonumber(headers:get(":status"))
+  local status = tonumber(headers:get(":status") or "")
   if status == nil or status < 400 then return end
   local buffer = handle:body()
   if buffer == nil or buffer:length() == 0 then return end
   local text, count = buffer:getBytes(0, buffer:length()):gsub(
     '^{"code":(%d+),"message":', '{"code":%1,"error":', 1)
   if count == 0 then return end
-  headers:replace("content-length", tostring(buffer:setBytes(text)))
+  handle:headers():replace("content-length", tostring(buffer:setBytes(text)))
 end
 """

