@@ -28,7 +28,9 @@ def train() -> CNN:
         ],
         preprocessing=[MinMaxScaler(), Augmentation(rotate=10, scale=0.1)],
     )
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        ("adam", {"learning_rate": 0.003}), "sparse_categorical_crossentropy", ["accuracy"]
+    )
     model.fit(
         images,
         labels,

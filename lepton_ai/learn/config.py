@@ -102,7 +102,16 @@ class ModelConfig:
         return replace(self, objective=objective)
 
     def to_dict(self) -> dict[str, Any]:
-        """A form fit for JSON, from which `from_dict` makes an equal config."""
+        """A form fit for JSON, from which `from_dict` makes an equal config.
+
+        Raises:
+            InvalidArgumentError: The model is a torch module, which cannot be declared.
+        """
+        if isinstance(self.layers[0], TorchModule):
+            raise InvalidArgumentError(
+                "a model made by from_torch has no layer list",
+                hint="save_weights and export_onnx write what it has",
+            )
         return {
             "format": FORMAT,
             "kind": self.kind,

@@ -58,7 +58,7 @@ def _number_words(tokenizer: Tokenizer) -> Iterator[onnx.NodeProto]:
     yield helper.make_node("StringSplit", ["small"], ["words", "lengths"])
     unknown = f"class_{len(UNKNOWN_WORDS)}"
     for number in range(len(UNKNOWN_WORDS) - 1, 0, -1):
-        pattern = UNKNOWN_WORDS[number - 1]
+        pattern = f"(?s){UNKNOWN_WORDS[number - 1]}"
         yield helper.make_node("RegexFullMatch", ["words"], [f"like_{number}"], pattern=pattern)
         names = [f"like_{number}", f"class_{number}", unknown]
         unknown = f"unknown_{number}"

@@ -102,7 +102,7 @@ class Trainer:
         for name, value in tensors.items():
             if name.startswith(_OPTIMIZER):
                 index, entry = name.removeprefix(_OPTIMIZER).split(".", 1)
-                state.setdefault(int(index), {})[entry] = value
+                state.setdefault(int(index), {})[entry] = value.clone()
         try:
             load_weights(self.module, tensors)
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})

@@ -130,8 +130,11 @@ def _imputed(values: NDArray[Any], strategy: str) -> NDArray[Any]:
     import pandas as pd
     from sklearn.impute import SimpleImputer
 
-    missing: Any = None if values.dtype == object else np.nan
-    if pd.isna(values).all(axis=0).any():
+    absent = pd.isna(values)
+    missing: Any = np.nan
+    if values.dtype == object:
+        missing, values = None, np.where(absent, None, values)
+    if absent.all(axis=0).any():
         raise DataError("a column has no value to fill the missing ones from")
     return np.asarray(
         SimpleImputer(strategy=strategy, missing_values=missing).fit_transform(values)

@@ -167,7 +167,8 @@ UNKNOWN_WORDS = (
 )
 """What a word outside the vocabulary may look like; the first that fits it decides its number.
 
-Python's `re` and RE2, which ONNX Runtime uses, agree on all of them.
+Patterns are of whole words, their dot any character; Python's `re` and RE2, which ONNX Runtime
+uses, agree on all of them.
 """
 
 
@@ -175,7 +176,7 @@ Python's `re` and RE2, which ONNX Runtime uses, agree on all of them.
 class Tokenizer(PreprocessingStep):
     """Turns each text into `steps` whole numbers, one a word.
 
-    Words are what stands between ASCII white space, with A to Z made small. Number 0 is padding,
+    Words are what stands between spaces, with A to Z made small. Number 0 is padding,
     which comes first so that a recurrent layer ends on the text's last word. The next few numbers
     are for words outside the vocabulary, by what they look like: a long number, money, an address.
     Longer texts lose their end.
@@ -187,7 +188,7 @@ class Tokenizer(PreprocessingStep):
         vocabulary: Words by number, the commonest first; fitted.
 
     Example:
-        >>> tokenizer = Tokenizer(steps=3, minimum_count=2).fit(["to be or to go", "be"])
+        >>> tokenizer = Tokenizer(steps=3).fit(["to be or to go", "be"])
         >>> tokenizer.vocabulary
         ('be', 'to')
         >>> tokenizer.transform(["Be it"])
@@ -196,7 +197,7 @@ class Tokenizer(PreprocessingStep):
 
     vocabulary_size: int = field(default=10_000, metadata=checked(whole(len(UNKNOWN_WORDS) + 2)))
     steps: int = field(default=64, metadata=checked(whole(1)))
-    minimum_count: int = field(default=3, metadata=checked(whole(1)))
+    minimum_count: int = field(default=2, metadata=checked(whole(1)))
     vocabulary: tuple[str, ...] | None = field(default=None, metadata=checked(texts))
 
     @property
@@ -283,10 +284,9 @@ STEPS: dict[str, type[PreprocessingStep]] = {
 }
 
 _SMALL = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
-_WORD = re.compile(r"[^ \t\n\r\f\v]+")
 
 
-_UNKNOWN = tuple(re.compile(pattern) for pattern in UNKNOWN_WORDS)
+_UNKNOWN = tuple(re.compile(pattern, re.DOTALL) for pattern in UNKNOWN_WORDS)
 _FIRST_KNOWN = 1 + len(UNKNOWN_WORDS)
 
 
@@ -297,7 +297,7 @@ def _unknown(word: str) -> int:
 def _words(text: object) -> list[str]:
     if not isinstance(text, str):
         raise DataError(f"a text is {text!r}", hint="a tokenizer takes strings")
-    return _WORD.findall(text.translate(_SMALL))
+    return [word for word in text.translate(_SMALL).split(" ") if word]
 
 
 def _row_blocks(x: Array) -> Iterator[Array]:

@@ -1,0 +1,47 @@
+"""Batches are a pure function of seed and step."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lepton_ai.learn.batches import BatchPlan, epoch_order, rank_share
+
+plans = st.builds(
+    BatchPlan,
+    samples=st.integers(1, 200),
+    batch_size=st.integers(1, 64),
+    seed=st.integers(0, 9),
+    shuffle=st.booleans(),
+)
+
+
+@given(plans, st.integers(0, 3))
+def test_an_epoch_visits_every_sample_once(plan, epoch):
+    first = epoch * plan.steps_per_epoch
+    batches = [plan.indices(first + step) for step in range(plan.steps_per_epoch)]
+    assert sorted(np.concatenate(batches)) == list(range(plan.samples))
+
+
+@given(plans)
+def test_no_batch_holds_one_sample_unless_it_must(plan):
+    sizes = [len(plan.indices(step)) for step in range(plan.steps_per_epoch)]
+    assert min(sizes) > 1 or plan.batch_size == 1 or plan.samples == 1
+    assert max(sizes) <= plan.batch_size + 1
+
+
+@given(plans, st.integers(0, 50), st.integers(1, 5))
+def test_ranks_share_a_batch_evenly(plan, step, ranks):
+    batch = plan.indices(step)
+    shares = [rank_share(batch, rank, ranks) for rank in range(ranks)]
+    assert np.array_equal(np.concatenate(shares), batch)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_orders_differ_by_seed_and_epoch():
+    orders = {tuple(epoch_order(seed, epoch, 20)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+def test_without_shuffling_samples_come_as_they_lie():
+    plan = BatchPlan(samples=5, batch_size=2, seed=0, shuffle=False)
+    assert [plan.indices(step).tolist() for step in range(2)] == [[0, 1], [2, 3, 4]]

@@ -1,0 +1,100 @@
+"""The training core as a distributed trainer uses it: gradients meet between backward and step."""
+
+import numpy as np
+import torch
+
+from lepton_ai import Sequential
+from lepton_ai.learn import data, fitting
+from lepton_ai.learn.batches import BatchPlan, rank_share
+from lepton_ai.learn.config import ModelConfig
+from lepton_ai.learn.network import build_module
+from lepton_ai.learn.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def compiled():
+    model = Sequential((2,), [("dense", {"units": 4, "activation": "softmax"})])
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    return ModelConfig.from_dict(model.to_config())
+
+
+def samples_of(config, x, y):
+    targets = data.as_targets(config.objective.loss, y, config.output_shape)
+    return fitting.Samples.of(data.as_inputs(config, x), targets, CPU)
+
+
+def test_two_ranks_that_average_gradients_train_as_one(blobs):
+    config, samples = compiled(), samples_of(compiled(), *blobs)
+    plan = BatchPlan(len(samples), batch_size=20, seed=1)
+    alone = Trainer(config, build_module(config, 1), total_steps=10)
+    ranks = [Trainer(config, build_module(config, 1), total_steps=10) for _ in range(2)]
+    for step in range(10):
+        indices = plan.indices(step)
+        alone.backward(*samples.take(torch.from_numpy(indices)))
+        alone.step()
+        for rank, trainer in enumerate(ranks):
+            trainer.backward(*samples.take(torch.from_numpy(rank_share(indices, rank, 2))))
+        for first, second in zip(*(t.module.parameters() for t in ranks), strict=True):
+            mean = (first.grad + second.grad) / 2
+            first.grad, second.grad = mean, mean.clone()
+        for trainer in ranks:
+            trainer.step()
+    for expected, found in zip(
+        alone.module.parameters(), ranks[1].module.parameters(), strict=True
+    ):
+        assert torch.allclose(expected, found, atol=1e-6)
+
+
+def test_state_moves_to_a_joining_rank(blobs):
+    config, samples = compiled(), samples_of(compiled(), *blobs)
+    plan = BatchPlan(len(samples), batch_size=20, seed=1)
+    veteran = Trainer(config, build_module(config, 1), total_steps=10)
+    joiner = Trainer(config, build_module(config, 2), total_steps=10)
+
+    def step(trainer, number):
+        trainer.backward(*samples.take(torch.from_numpy(plan.indices(number))))
+        trainer.step()
+
+    for number in range(4):
+        step(veteran, number)
+    joiner.load_state(veteran.state(), steps_done=4)
+    assert joiner.learning_rate == veteran.learning_rate < 0.001
+    for number in range(4, 8):
+        step(veteran, number)
+        step(joiner, number)
+    for first, second in zip(veteran.module.parameters(), joiner.module.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_backward_leaves_weights_and_step_moves_them(blobs):
+    config, samples = compiled(), samples_of(compiled(), *blobs)
+    trainer = Trainer(config, build_module(config, 1), total_steps=10)
+    before = [p.detach().clone() for p in trainer.module.parameters()]
+    trainer.backward(*samples.take(torch.arange(8)))
+    assert all(map(torch.equal, before, trainer.module.parameters()))
+    assert all(p.grad is not None for p in trainer.module.parameters())
+    trainer.step()
+    assert not any(map(torch.equal, before, trainer.module.parameters()))
+
+
+def test_the_meter_weights_batches_by_size_and_starts_afresh(blobs):
+    config, samples = compiled(), samples_of(compiled(), *blobs)
+    trainer = Trainer(config, build_module(config, 1), total_steps=10)
+    for batch in (torch.arange(100), torch.arange(100, 200)):
+        trainer.backward(*samples.take(batch))
+    by_halves = trainer.meter.results()
+    for batch in (torch.arange(5), torch.arange(5, 200)):
+        trainer.backward(*samples.take(batch))
+    assert np.allclose(list(trainer.meter.results().values()), list(by_halves.values()))
+    whole = fitting.evaluate(config, trainer.module, samples, batch_size=7)
+    assert np.allclose(list(whole.values()), list(by_halves.values()))
+
+
+def test_uint8_stays_uint8_until_it_is_on_the_device(stripes):
+    images, labels = stripes
+    model = Sequential((8, 8), ["flatten", ("dense", {"units": 2, "activation": "softmax"})])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    samples = samples_of(model.config, images, labels)
+    assert samples.inputs.dtype == torch.uint8
+    assert samples.inputs.data_ptr() == torch.from_numpy(images).data_ptr(), "and is not copied"
