@@ -32,7 +32,7 @@ def local_reply_config() -> dict[str, Any]:
 
 def _grpc_mapper(status: int, text: str, grpc_code: int | None) -> dict[str, Any]:
     mapper: dict[str, Any] = {
-        "filter": {"and_filter": {"filters": [_has_status(status), _is_grpc()]}},
+        "filter": {"and_filter": {"filters": [_has_status(status), *_from_grpc_client()]}},
         "body_format_override": {"text_format_source": {"inline_string": text}},
     }
     if grpc_code is not None:
@@ -52,6 +52,8 @@ def _has_status(status: int) -> dict[str, Any]:
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
-def _is_grpc() -> dict[str, Any]:
-    match = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
-    return {"header_filter": {"header": match}}
+def _from_grpc_client() -> list[dict[str, Any]]:
+    """A REST call is gRPC too once it is transcoded, but then its path is another."""
+    grpc_content = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+    transcoded = {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}
+    return [{"header_filter": {"header": match}} for match in (grpc_content, transcoded)]
