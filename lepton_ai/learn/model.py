@@ -149,7 +149,7 @@ class Model:
             >>> model.compile(optimizer=("sgd", {"learning_rate": 0.1}), loss="mse")
             >>> import numpy as np
             >>> x = np.linspace(-1, 1, 64)
-            >>> history = model.fit(x, 3 * x + 1, epochs=40, seed=0)
+            >>> history = model.fit(x, 3 * x + 1, epochs=100, seed=0)
             >>> model.predict([0.5]).round(2)
             array([[2.5]], dtype=float32)
         """
