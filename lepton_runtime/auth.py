@@ -94,7 +94,13 @@ class TokenVerifier:
         try:
             key = self._keys[jwt.get_unverified_header(token)["kid"]]
             claims: dict[str, Any] = jwt.decode(
-                token, key, [_ALGORITHM], audience=ISSUER, issuer=ISSUER, leeway=_LEEWAY_S
+                token,
+                key,
+                [_ALGORITHM],
+                {"require": ["exp"]},
+                audience=ISSUER,
+                issuer=ISSUER,
+                leeway=_LEEWAY_S,
             )
             return Principal(claims["sub"], int(claims["role"]), claims["jti"])
         except jwt.ExpiredSignatureError:
