@@ -24,6 +24,7 @@ import jwt
 import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from grpc_health.v1 import health_pb2
 from onnx import TensorProto, helper
 
 from lepton_ai.proto.v1 import (
@@ -421,6 +422,12 @@ def test_the_server_describes_itself(cluster: Cluster) -> None:
         f"{service}/ModelReady", pb.ModelReadyRequest(name="scale"), pb.ModelReadyResponse
     )
     assert ready.ready
+    health = cluster.call(
+        "/grpc.health.v1.Health/Check",
+        health_pb2.HealthCheckRequest(),
+        health_pb2.HealthCheckResponse,
+    )
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
     paths = cluster.request("GET", "/openapi.json", token=None).json["paths"]
     assert "post" in paths["/v1/jobs"]
     assert b"openapi.json" in cluster.request("GET", "/docs", token=None).body

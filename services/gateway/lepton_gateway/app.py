@@ -20,6 +20,7 @@ from lepton_ai.errors import (
 )
 from lepton_gateway.envoy.lua import MODEL_HEADER
 from lepton_gateway.protocol import (
+    SERVING,
     answer_call,
     model_names,
     repository_index,
@@ -36,7 +37,7 @@ _Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
 _JSON = b"application/json"
 _MESSAGE = b"application/x-protobuf"
-_OIP_GRPC = "inference.GRPCInferenceService"
+_BRIDGED = (["inference.GRPCInferenceService"], ["grpc.health.v1.Health"])
 # Printable ASCII but for the percent sign: gRPC's percent-encoding of status messages.
 _PLAIN_CHARACTERS = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
@@ -94,6 +95,8 @@ class App:
             case ["inference.GRPCInferenceService", method]:
                 model = dict(scope["headers"]).get(MODEL_HEADER.encode(), b"").decode("latin-1")
                 return _Answer(200, _MESSAGE, answer_call(method, model, table, self._version))
+            case ["grpc.health.v1.Health", "Check"]:
+                return _Answer(200, _MESSAGE, SERVING)
             case ["v2", *rest]:
                 return _json(self._protocol(table, rest, scope["path"]))
             case _:
@@ -131,7 +134,7 @@ def _json(document: Any) -> _Answer:
 
 def _error(error: LeptonError, path: list[str]) -> _Answer:
     status = status_of(error)
-    if path[:1] != [_OIP_GRPC]:
+    if path[:1] not in _BRIDGED:
         return _Answer(status.http, _JSON, orjson.dumps({"error": str(error)}))
     headers = (
         (b"lepton-grpc-status", str(status.grpc).encode()),

@@ -19,9 +19,18 @@ from lepton_ai.errors import (
 )
 from lepton_gateway.table import RoutedDeployment, RouteTable
 
-__all__ = ["answer_call", "model_names", "repository_index", "server_metadata", "why_not"]
+__all__ = [
+    "SERVING",
+    "answer_call",
+    "model_names",
+    "repository_index",
+    "server_metadata",
+    "why_not",
+]
 
 _TRUE_FIELD_1 = b"\x08\x01"
+# grpc.health.v1.HealthCheckResponse with status SERVING.
+SERVING = b"\x08\x01"
 _VARINT_CONTINUES = 0x80
 
 

@@ -58,19 +58,19 @@ class Envoy:
         self._admin = admin
         self._clock = clock
         self._pause_s = _FIRST_PAUSE_S
-        self.restarts = 0
+        self._ends = 0
 
     async def run(self) -> None:
         """Keep it running until cancelled."""
         while True:
             started = self._clock.monotonic()
             code = await self._run_once()
+            self._ends += 1
             if self._clock.monotonic() - started > _SETTLED_S:
                 self._pause_s = _FIRST_PAUSE_S
             _log.error("Envoy ended with %s and starts again in %g s", code, self._pause_s)
             await self._clock.sleep(self._pause_s)
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-            self.restarts += 1
 
     async def wait_ready(self) -> None:
         """Wait until it takes requests.
@@ -80,10 +80,9 @@ class Envoy:
         """
         deadline = self._clock.monotonic() + _READY_TIMEOUT_S
         while not await self._admin.is_ready():
-            if self._clock.monotonic() > deadline:
+            if self._ends or self._clock.monotonic() > deadline:
                 raise UnavailableError(
-                    f"Envoy did not answer within {_READY_TIMEOUT_S:g} s",
-                    hint="is the gateway's port free?",
+                    "Envoy does not start", hint="is the gateway's port free? its log says more"
                 )
             await self._clock.sleep(_POLL_S)
 

@@ -22,6 +22,7 @@ from lepton_gateway.table import RouteTable
 __all__ = ["route_configuration"]
 
 _OIP_GRPC = "/inference.GRPCInferenceService/"
+_HEALTH_GRPC = "/grpc.health.v1.Health/"
 _SERVICES = {
     "SchedulerService": SCHEDULER_CLUSTER,
     "StorageService": STORAGE_CLUSTER,
@@ -64,9 +65,7 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
     routes = [
         *(_rest_route(name, limits) for name in answering),
         *(_grpc_route(name, limits) for name in answering),
-        _route(
-            {"prefix": _OIP_GRPC}, {"cluster": APP_CLUSTER}, typed_per_filter_config=GRPC_INFERENCE
-        ),
+        *(_bridged_app_route(prefix) for prefix in (_OIP_GRPC, _HEALTH_GRPC)),
         *(_service_route(service, cluster) for service, cluster in _SERVICES.items()),
         # The transcoder makes a gRPC call of what it knows, which is routed anew.
         _route({"prefix": "/v1/"}, {"cluster": APP_CLUSTER}, typed_per_filter_config=TRANSCODED),
@@ -94,6 +93,11 @@ def _grpc_route(name: str, limits: Limits) -> dict[str, Any]:
     wanted = {"name": MODEL_HEADER, "string_match": {"exact": name}}
     match = {"prefix": _OIP_GRPC, "headers": [wanted]}
     return _route(match, _inference_action(name, limits), typed_per_filter_config=GRPC_INFERENCE)
+
+
+def _bridged_app_route(prefix: str) -> dict[str, Any]:
+    action = {"cluster": APP_CLUSTER}
+    return _route({"prefix": prefix}, action, typed_per_filter_config=GRPC_INFERENCE)
 
 
 def _inference_action(name: str, limits: Limits) -> dict[str, Any]:

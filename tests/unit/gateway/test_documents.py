@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lepton_gateway.envoy.bootstrap import Listening, bootstrap
+from lepton_gateway.envoy.clusters import Tls
+from lepton_gateway.envoy.documents import DocumentFolder, render
+from lepton_gateway.envoy.limits import Limits
+from lepton_gateway.table import Replica, RoutedDeployment, RouteTable
+
+LIMITS = Limits(max_connections=10, max_requests=20, max_request_bytes=30, inference_timeout_s=4)
+TLS = Tls("/tls.crt", "/tls.key", "/ca.crt")
+TABLE = RouteTable(
+    (
+        RoutedDeployment("asleep", "PROGRESSING"),
+        RoutedDeployment("mnist", "READY", "", (Replica("10.0.0.1:9", 1), Replica("[::1]:9", 1))),
+    ),
+    ("10.0.0.2:9",),
+    ("10.0.0.3:9",),
+    ("stolen",),
+)
+
+
+def rendered(table: RouteTable = TABLE, tls: Tls | None = None) -> dict[str, dict[str, Any]]:
+    return render(table, "/folder", LIMITS, tls)
+
+
+def clusters(tls: Tls | None = None) -> dict[str, dict[str, Any]]:
+    return {cluster["name"]: cluster for cluster in rendered(tls=tls)["cds.json"]["resources"]}
+
+
+def virtual_host(table: RouteTable = TABLE) -> dict[str, Any]:
+    return rendered(table)["rds.json"]["resources"][0]["virtual_hosts"][0]
+
+
+def target(path: str, **headers: str) -> str:
+    """The cluster of the first route that matches, as Envoy would choose."""
+    for route in virtual_host()["routes"]:
+        match = route["match"]
+        separated = match.get("path_separated_prefix")
+        if separated and path != separated and not path.startswith(f"{separated}/"):
+            continue
+        wanted = {one["name"]: one["string_match"]["exact"] for one in match.get("headers", ())}
+        if path.startswith(match.get("prefix", "/")) and wanted.items() <= headers.items():
+            return route["route"]["cluster"]
+    raise AssertionError(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "cluster"),
+    [
+        ("/v2/models/mnist", "deployment/mnist"),
+        ("/v2/models/mnist/infer", "deployment/mnist"),
+        ("/v2/models/mnist/versions/3/infer", "deployment/mnist"),
+        ("/v2/models/mnist-2/infer", "app"),
+        ("/v2/models/asleep/infer", "app"),
+        ("/v2/models", "app"),
+        ("/v1/jobs", "app"),
+        ("/docs", "app"),
+        ("/inference.GRPCInferenceService/ServerLive", "app"),
+        ("/lepton_ai.proto.v1.SchedulerService/GetJob", "schedulers"),
+        ("/lepton_ai.proto.v1.StorageService/GetObject", "storage"),
+        ("/lepton_ai.proto.v1.GatewayService/GetStatus", "gateway"),
+    ],
+)
+def test_routes(path: str, cluster: str) -> None:
+    assert target(path) == cluster
+
+
+def test_grpc_is_routed_by_the_name_in_its_message() -> None:
+    call = "/inference.GRPCInferenceService/ModelInfer"
+    assert target(call, **{"lepton-model": "mnist"}) == "deployment/mnist"
+    assert target(call, **{"lepton-model": "other"}) == "app"
+
+
+def test_only_inference_is_sent_again_after_it_was_begun() -> None:
+    policies = {
+        route["route"]["cluster"]: route["route"].get("retry_policy", {}).get("retry_on", "")
+        for route in virtual_host()["routes"]
+    }
+    assert "reset," in policies["deployment/mnist"]
+    for cluster in ("schedulers", "storage", "gateway"):
+        assert "reset" not in policies[cluster].split(",")
+        assert "retriable-status-codes" not in policies[cluster]
+
+
+def test_documents_are_written_before_what_refers_to_them() -> None:
+    names = list(rendered())
+    assert names[-2:] == ["cds.json", "rds.json"]
+    assert names[:-2] == ["eds.deployment.mnist.json", "eds.schedulers.json", "eds.storage.json"]
+
+
+def test_every_cluster_has_the_file_of_its_endpoints() -> None:
+    documents = rendered()
+    for cluster in documents["cds.json"]["resources"]:
+        path = cluster["eds_cluster_config"]["eds_config"]["path_config_source"]["path"]
+        [assignment] = documents[path.removeprefix("/folder/")]["resources"]
+        assert assignment["cluster_name"] == cluster["name"]
+
+
+def test_endpoints() -> None:
+    [assignment] = rendered()["eds.deployment.mnist.json"]["resources"]
+    members = assignment["endpoints"][0]["lb_endpoints"]
+    addresses = [one["endpoint"]["address"]["socket_address"] for one in members]
+    assert addresses == [
+        {"address": "10.0.0.1", "port_value": 9},
+        {"address": "::1", "port_value": 9},
+    ]
+
+
+def test_a_single_500_ejects_nobody() -> None:
+    detection = clusters()["deployment/mnist"]["outlier_detection"]
+    assert detection["enforcing_consecutive_5xx"] == 0
+    assert detection["enforcing_consecutive_gateway_failure"] == 0
+    assert detection["consecutive_local_origin_failure"] > 1
+
+
+def test_tls_is_for_every_remote_cluster_or_none() -> None:
+    assert all("transport_socket" not in cluster for cluster in clusters().values())
+    for cluster in clusters(TLS).values():
+        context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        assert context["validation_context"]["trusted_ca"]["filename"] == "/ca.crt"
+
+
+def test_revoked_keys_are_refused_by_routes_alone() -> None:
+    principals = json.dumps(virtual_host()["typed_per_filter_config"])
+    assert '"stolen"' in principals
+    assert '"stolen"' not in json.dumps(virtual_host(RouteTable())["typed_per_filter_config"])
+
+
+def test_everything_but_health_and_the_description_needs_a_key() -> None:
+    manager = _connection_manager()
+    keys = next(one for one in manager["http_filters"] if one["name"] == "keys")
+    rules = keys["typed_config"]["rules"]
+    open_paths = {rule["match"]["path"] for rule in rules if "requires" not in rule}
+    assert open_paths == {"/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
+    assert rules[-1] == {"match": {"prefix": "/"}, "requires": {"provider_name": "lepton"}}
+
+
+def test_keys_are_checked_before_anything_else() -> None:
+    names = [one["name"] for one in _connection_manager()["http_filters"]]
+    assert names[:3] == ["keys", "refused-keys", "size"]
+    assert names[-1] == "router"
+
+
+def test_clients_get_tls_where_there_is_a_certificate() -> None:
+    plain, secured = _bootstrap(None), _bootstrap(TLS)
+    assert "transport_socket" not in plain["static_resources"]["listeners"][0]["filter_chains"][0]
+    chain = secured["static_resources"]["listeners"][0]["filter_chains"][0]
+    assert chain["transport_socket"]["name"] == "tls"
+
+
+def _bootstrap(tls: Tls | None) -> dict[str, Any]:
+    return bootstrap(
+        Listening(
+            host="127.0.0.1",
+            port=1,
+            app_port=2,
+            grpc_port=3,
+            admin_path="/admin",
+            folder="/folder",
+            jwks_path="/jwks.json",
+            descriptors="",
+            limits=LIMITS,
+            tls=tls,
+        )
+    )
+
+
+def _connection_manager() -> dict[str, Any]:
+    chain = _bootstrap(None)["static_resources"]["listeners"][0]["filter_chains"][0]
+    return chain["filters"][0]["typed_config"]
+
+
+def test_a_folder_holds_what_was_rendered_last(tmp_path: Path) -> None:
+    folder = DocumentFolder(tmp_path)
+    folder.write(rendered())
+    before = (tmp_path / "eds.storage.json").stat().st_ino
+    folder.write(rendered(RouteTable(storage_nodes=TABLE.storage_nodes)))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"eds.schedulers.json", "eds.storage.json", "cds.json", "rds.json"}
+    # What is the same is not written again, so Envoy does not read it again.
+    assert (tmp_path / "eds.storage.json").stat().st_ino == before
