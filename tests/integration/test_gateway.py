@@ -8,6 +8,7 @@ import json
 import logging
 import select
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -35,9 +37,11 @@ from lepton_ai.proto.v1 import (
     scheduler_pb2_grpc,
     task_pb2,
 )
+from lepton_gateway.envoy.clusters import Tls
 from lepton_gateway.envoy.limits import Limits
 from lepton_gateway.gateway import Place, running_gateway
 from lepton_runtime import keys
+from lepton_runtime.certificates import Authority
 from lepton_runtime.clock import SystemClock
 from lepton_runtime.memory import MemoryState
 from lepton_runtime.state import Remove, Write
@@ -72,10 +76,16 @@ class Keys:
 class Schedulers(scheduler_pb2_grpc.SchedulerServiceServicer):
     """Stands in for the schedulers; remembers the key that came with the last call."""
 
-    authorization = ""
+    def __init__(self) -> None:
+        self.authorization = ""
+        self.asked_slow = Event()
+        self.may_answer = asyncio.Event()
 
     async def GetJob(self, request: Any, context: Any) -> scheduler_pb2.GetJobResponse:
         self.authorization = dict(context.invocation_metadata()).get("authorization", "")
+        if request.id == "slow":
+            self.asked_slow.set()
+            await self.may_answer.wait()
         if request.id == "missing":
             await context.abort(grpc.StatusCode.NOT_FOUND, "job 'missing' does not exist")
         return scheduler_pb2.GetJobResponse(job=job_pb2.Job(id=request.id, attempt=1))
@@ -94,11 +104,12 @@ class Schedulers(scheduler_pb2_grpc.SchedulerServiceServicer):
 class Replica:
     """An inference server with the model `scale` under some names."""
 
-    def __init__(self, stack: ExitStack, model: Path, *names: str) -> None:
+    def __init__(self, stack: ExitStack, model: Path, *names: str, tls: Tls | None = None) -> None:
         self.child = subprocess.Popen(
             [
                 *(sys.executable, "-m", "lepton_worker.inference", "--control"),
                 *("--http", "127.0.0.1:0", "--threads", "1"),
+                *(_tls_arguments(tls) if tls else ()),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -143,14 +154,15 @@ class Answer:
 class Cluster:
     """A gateway, and the records it follows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Tls | None = None) -> None:
         self.keys = Keys(folder)
+        self._tls = tls
         self.schedulers = Schedulers()
         self.port = _free_port()
         self._folder = folder
         self._state = MemoryState()
         self._loop = asyncio.new_event_loop()
-        self._ready, self._stopping = Event(), asyncio.Event()
+        self._ready, self.stopping = Event(), asyncio.Event()
         self._thread = Thread(target=self._loop.run_until_complete, args=(self._run(),))
 
     def __enter__(self) -> Cluster:
@@ -158,8 +170,11 @@ class Cluster:
         assert self._ready.wait(TIMEOUT_S), "the gateway did not start"
         return self
 
+    def signal(self, event: asyncio.Event) -> None:
+        self._loop.call_soon_threadsafe(event.set)
+
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        self.signal(self.stopping)
         self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive(), "the gateway did not stop"
         self._loop.close()
@@ -167,14 +182,25 @@ class Cluster:
     async def _run(self) -> None:
         server = grpc.aio.server()
         scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(self.schedulers, server)
-        port = server.add_insecure_port("127.0.0.1:0")
+        if self._tls is None:
+            port = server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = server.add_secure_port("127.0.0.1:0", _server_credentials(self._tls))
         await server.start()
         node = node_pb2.Node(id="s", role=node_pb2.NODE_ROLE_SCHEDULER, address=f"127.0.0.1:{port}")
         await self._state.commit([], [Write(keys.node("s"), node.SerializeToString())])
-        place = Place("127.0.0.1", self.port, port, self.keys.jwks, self._folder, concurrency=1)
+        place = Place(
+            host="127.0.0.1",
+            port=self.port,
+            grpc_port=port,
+            jwks=self.keys.jwks,
+            data_dir=self._folder,
+            tls=self._tls,
+            concurrency=1,
+        )
         async with running_gateway(self._state, SystemClock(), place, LIMITS, "0.1.0"):
             self._ready.set()
-            await self._stopping.wait()
+            await self.stopping.wait()
         await server.stop(None)
 
     def deploy(self, name: str, *addresses: str) -> None:
@@ -205,7 +231,7 @@ class Cluster:
     def request(
         self, method: str, path: str, document: Any = None, *, token: str | None = "", **more: str
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        connection = self.connection()
         headers = {name.replace("_", "-"): value for name, value in more.items()}
         if token is not None:
             headers["authorization"] = f"Bearer {token or self.keys.token()}"
@@ -221,8 +247,20 @@ class Cluster:
     def infer(self, name: str, values: list[float]) -> Answer:
         return self.request("POST", f"/v2/models/{name}/infer", _rest_input(values))
 
+    def connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        context = ssl.create_default_context(cafile=self._tls.authority)
+        return http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=TIMEOUT_S, context=context
+        )
+
     def channel(self) -> grpc.Channel:
-        return grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self._tls is None:
+            return grpc.insecure_channel(address)
+        authority = Path(self._tls.authority).read_bytes()
+        return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority))
 
     def call(self, method: str, message: Any, answer: Any, **claims: Any) -> Any:
         metadata = (("authorization", f"Bearer {self.keys.token(**claims)}"),)
@@ -261,6 +299,18 @@ def _grpc_input(name: str, values: list[float]) -> pb.ModelInferRequest:
     tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, len(values)])
     tensor.contents.fp32_contents.extend(values)
     return request
+
+
+def _tls_arguments(tls: Tls) -> list[str]:
+    return [
+        *("--tls-certificate", tls.certificate, "--tls-key", tls.key),
+        *("--tls-client-authority", tls.authority),
+    ]
+
+
+def _server_credentials(tls: Tls) -> grpc.ServerCredentials:
+    pair = (Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())
+    return grpc.ssl_server_credentials([pair], Path(tls.authority).read_bytes(), True)
 
 
 def _free_port() -> int:
@@ -509,7 +559,7 @@ def test_no_request_fails_when_a_replica_is_killed(cluster: Cluster, model: Path
         stop = Event()
 
         def send_rest() -> list[int]:
-            connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=TIMEOUT_S)
+            connection = cluster.connection()
             headers = {"authorization": f"Bearer {cluster.keys.token()}"}
             body, statuses = json.dumps(_rest_input([1.0])), list[int]()
             while not stop.is_set():
@@ -541,3 +591,39 @@ def test_no_request_fails_when_a_replica_is_killed(cluster: Cluster, model: Path
             statuses = [status for sender in senders for status in sender.result(TIMEOUT_S)]
     assert len(statuses) > 100
     assert set(statuses) == {200}
+
+
+def test_mutual_tls_to_services_and_replicas(tmp_path: Path, model: Path) -> None:
+    now = datetime.now(UTC)
+    Authority.create(now).issue(tmp_path / "tls", ["127.0.0.1"], now)
+    names = ("tls.crt", "tls.key", "ca.crt")
+    tls = Tls(*(str(tmp_path / "tls" / name) for name in names))
+    with ExitStack() as stack:
+        replica = Replica(stack, model, "scale", tls=tls)
+        cluster = stack.enter_context(Cluster(tmp_path, tls))
+        cluster.deploy("scale", replica.address)
+        eventually(lambda: cluster.infer("scale", [1.0]).status == 200)
+        cluster.call(INFER, _grpc_input("scale", [3.0]), pb.ModelInferResponse)
+        answer = cluster.request("GET", "/v1/jobs/j-1")
+        assert (answer.status, answer.json["job"]["id"]) == (200, "j-1")
+
+
+def says_goodbye(cluster: Cluster) -> bool:
+    try:
+        answer = cluster.request("GET", "/v2/health/live", token=None)
+    except ConnectionError:
+        return True
+    return answer.headers.get("connection") == "close"
+
+
+def test_requests_in_progress_end_before_the_gateway_does(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster, cluster.channel() as channel:
+        metadata = (("authorization", f"Bearer {cluster.keys.token()}"),)
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        request = scheduler_pb2.GetJobRequest(id="slow")
+        slow = stub.GetJob.future(request, timeout=TIMEOUT_S, metadata=metadata)
+        assert cluster.schedulers.asked_slow.wait(TIMEOUT_S)
+        cluster.signal(cluster.stopping)
+        eventually(lambda: says_goodbye(cluster))
+        cluster.signal(cluster.schedulers.may_answer)
+        assert slow.result(TIMEOUT_S).job.id == "slow"
