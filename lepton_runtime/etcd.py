@@ -47,7 +47,9 @@ DEADLINE_S = 5.0
 # How long a broken watch waits before it lists again.
 _RETRY_S = 0.5
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-_PING_MS = 3_000
+# etcd ends connections that ping more often than every 5 s (--grpc-keepalive-min-time).
+_PING_MS = 6_000
+_PONG_MS = 3_000
 
 
 class EtcdLease:
@@ -108,7 +110,7 @@ class EtcdState:
         options: list[tuple[str, int]] = [
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.keepalive_time_ms", _PING_MS),
-            ("grpc.keepalive_timeout_ms", _PING_MS),
+            ("grpc.keepalive_timeout_ms", _PONG_MS),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ]
@@ -169,7 +171,7 @@ class EtcdState:
         """Renew once; seconds left, 0 when the lease is gone."""
         request = rpc_pb2.LeaseKeepAliveRequest(ID=lease_id)
         async with _translated(min(deadline_s, DEADLINE_S)):
-            call = self._lease_calls.LeaseKeepAlive(iter([request]))
+            call = self._lease_calls.LeaseKeepAlive(iter([request]), wait_for_ready=True)
             try:
                 answer = await call.read()
             finally:
@@ -220,7 +222,8 @@ async def _translated(deadline_s: float | None) -> AsyncGenerator[None]:
 
 async def _call(method: Any, request: Any) -> Any:
     async with _translated(DEADLINE_S + 1):
-        return await method(request, timeout=DEADLINE_S)
+        # Waiting for the connection, a call outlives a quick restart and is still sent only once.
+        return await method(request, timeout=DEADLINE_S, wait_for_ready=True)
 
 
 def _end(prefix: str) -> bytes:

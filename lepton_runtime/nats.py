@@ -16,6 +16,7 @@ from nats.errors import NoServersError
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConfig
 from nats.js.errors import Error as JetStreamError
+from nats.js.errors import NoStreamResponseError
 from nats.js.errors import NotFoundError as StreamNotFoundError
 
 from lepton_ai.errors import UnavailableError
@@ -97,7 +98,12 @@ class NatsBus:
         """Publish with an acknowledgement; a failure is logged and the message lost."""
         headers = {"Nats-Msg-Id": message_id} if message_id else None
         try:
-            await self._stream.publish(subject, payload, timeout=_DEADLINE_S, headers=headers)
+            async with asyncio.timeout(_DEADLINE_S):
+                try:
+                    await self._stream.publish(subject, payload, headers=headers)
+                except NoStreamResponseError:
+                    await self.ensure_streams()
+                    await self._stream.publish(subject, payload, headers=headers)
         except _FAILURES as error:
             _log.warning("event lost", subject=subject, reason=repr(error))
 

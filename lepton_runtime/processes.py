@@ -7,20 +7,29 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import which
 
 from lepton_ai.errors import NotFoundError
 
-__all__ = ["die_with_parent", "find_program", "free_port"]
+__all__ = ["die_with_parent", "find_program", "free_port", "leashed"]
 
 _PR_SET_PDEATHSIG = 1
+# Becomes the program, with the signal set; the parent may have died before that.
+_LEASH = f"""
+import ctypes, os, sys
+ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)})
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def die_with_parent() -> None:
     """Be killed when the parent dies (Linux, prctl(2)); elsewhere do nothing.
 
-    Call it first thing in the child, or as `preexec_fn` of a program that is not ours.
+    Call it first thing in a program of ours. Never as `preexec_fn`: Python code between fork and
+    exec crashes where gRPC's threads run. For programs that are not ours there is `leashed`.
     """
     if sys.platform != "linux":
         return
@@ -28,6 +37,13 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leashed(command: Sequence[str]) -> list[str]:
+    """The command that runs `command` as a child that is killed when this process dies."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command]
 
 
 def find_program(name: str) -> str:

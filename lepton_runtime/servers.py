@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_ai.errors import UnavailableError
-from lepton_runtime.processes import die_with_parent, find_program, free_port
+from lepton_runtime.processes import find_program, free_port, leashed
 
 __all__ = ["ServerProcess", "start_etcd", "start_nats"]
 
@@ -95,11 +95,10 @@ async def _start(name: str, port: int, arguments: list[str], folder: Path) -> Se
 async def _spawn(arguments: list[str], log_file: Path) -> asyncio.subprocess.Process:
     with log_file.open("ab") as log:
         return await asyncio.create_subprocess_exec(
-            *arguments,
+            *leashed(arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=die_with_parent,
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
         )
 
