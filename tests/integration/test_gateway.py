@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import logging
 import select
 import socket
 import ssl
@@ -344,7 +343,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Cluster]:
     """A gateway with the deployment `scale` on two replicas."""
-    logging.getLogger("lepton_gateway").setLevel(logging.INFO)
     with ExitStack() as stack:
         replicas = [Replica(stack, model, "scale") for _ in range(2)]
         cluster = stack.enter_context(Cluster(tmp_path_factory.mktemp("gateway")))

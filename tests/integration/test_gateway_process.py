@@ -44,11 +44,13 @@ class Gateway:
         finally:
             connection.close()
 
-    async def is_live(self) -> bool:
+    async def is_ready(self) -> bool:
+        """Whether it answers and is a member of its cluster."""
         try:
-            return (await self.request("GET", "/v2/health/live"))[0] == 200
+            status, answer = await self.request("GET", "/v1/status")
         except (OSError, http.client.HTTPException):
             return False
+        return status == 200 and answer["gateways"] == 1
 
     def envoy(self) -> int:
         """The process id of the Envoy below it."""
@@ -97,7 +99,7 @@ async def running(folder: Path) -> AsyncGenerator[Gateway]:
     )
     gateway = Gateway(process, port, (keys_dir / "admin.token").read_text())
     try:
-        await eventually(gateway.is_live)
+        await eventually(gateway.is_ready)
         yield gateway
     finally:
         with suppress(ProcessLookupError):
@@ -110,13 +112,8 @@ async def running(folder: Path) -> AsyncGenerator[Gateway]:
 def test_keys_and_status(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as gateway:
-
-            async def is_member() -> bool:
-                status, answer = await gateway.request("GET", "/v1/status")
-                assert (status, answer["workers"]) == (200, 0)
-                return answer["gateways"] == 1
-
-            await eventually(is_member)
+            status, answer = await gateway.request("GET", "/v1/status")
+            assert (status, answer["gateways"], answer["workers"]) == (200, 1, 0)
             wanted = {"role": "ROLE_VIEWER", "tenant": "team"}
             status, viewer = await gateway.request("POST", "/v1/keys", wanted)
             assert status == 200
@@ -159,7 +156,7 @@ def test_envoy_is_started_again_and_ends_with_the_gateway(tmp_path: Path) -> Non
 
             async def is_back() -> bool:
                 children = _children(gateway.process.pid)
-                return bool(children) and children != [first] and await gateway.is_live()
+                return bool(children) and children != [first] and await gateway.is_ready()
 
             await eventually(is_back)
             second = gateway.envoy()

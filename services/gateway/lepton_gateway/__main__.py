@@ -31,14 +31,23 @@ async def main(settings: GatewaySettings, runtime: Runtime) -> None:
     # Only Envoy talks to it, and never over a network: no TLS.
     server = GrpcServer([Servicer(servicer, add, service)], runtime.verifier, None)
     place = _place(settings, await server.start(_LOOPBACK, 0))
+    try:
+        async with running_gateway(runtime.state, runtime.clock, place, settings.limits, release):
+            await _be_member(settings, runtime)
+    finally:
+        await server.drain(_GRACE_S)
+
+
+async def _be_member(settings: GatewaySettings, runtime: Runtime) -> None:
+    """Be found by others until told to stop."""
     address = f"{settings.reachable_host}:{settings.port}"
     node = runtime.node(node_pb2.NODE_ROLE_GATEWAY, address)
-    async with running_gateway(runtime.state, runtime.clock, place, settings.limits, release):
-        membership = await join(runtime.state, node, settings.lease_ttl_s)
-        _log.info("ready", address=address, role="NODE_ROLE_GATEWAY")
+    membership = await join(runtime.state, node, settings.lease_ttl_s)
+    _log.info("ready", address=address, role="NODE_ROLE_GATEWAY")
+    try:
         await runtime.stopping.wait()
+    finally:
         await membership.leave()
-    await server.drain(_GRACE_S)
 
 
 def _place(settings: GatewaySettings, grpc_port: int) -> Place:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+import structlog
+
 __all__ = ["resolve"]
 
-_log = logging.getLogger(__name__)
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
 _TIMEOUT_S = 2.0
 
 
@@ -35,7 +36,7 @@ async def _resolve_one(address: str) -> str | None:
                 host, port, type=socket.SOCK_STREAM, family=socket.AF_INET
             )
     except (OSError, TimeoutError) as error:
-        _log.warning("%s has no address and is left out: %s", address, error)
+        _log.warning("address_unknown", address=address, reason=str(error))
         return None
     return f"{found[0][4][0]}:{port}"
 

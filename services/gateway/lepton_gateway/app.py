@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+import structlog
 
 from lepton_ai.errors import (
     InternalError,
@@ -31,7 +31,7 @@ from lepton_gateway.table import RouteTable
 
 __all__ = ["App"]
 
-_log = logging.getLogger(__name__)
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
 _Scope = Mapping[str, Any]
 _Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -82,7 +82,7 @@ class App:
         except LeptonError as error:
             return _error(error, path)
         except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
-            _log.exception("a request failed")
+            _log.exception("request_failed")
             return _error(InternalError("the request failed"), path)
 
     def _route(self, scope: _Scope, path: list[str]) -> _Answer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+
+import structlog
+from google.protobuf.message import DecodeError
 
 from lepton_gateway.addresses import resolve
 from lepton_gateway.envoy.clusters import Tls
@@ -15,7 +17,7 @@ from lepton_runtime.clock import Clock
 
 __all__ = ["Routing"]
 
-_log = logging.getLogger(__name__)
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
 # Changes come in bursts: one document for all of them.
 _GATHER_S = 0.02
 # A name may get another address, and a revoked key expire, without a change of records.
@@ -54,16 +56,21 @@ class Routing:
         await self._update()
 
     async def run(self) -> None:
-        """Keep up until cancelled."""
+        """Keep up until cancelled. What cannot be read or written leaves all as it was."""
         while True:
+            await self._wait()
             try:
-                async with asyncio.timeout(_REFRESH_S):
-                    await self._mirror.wait_changed()
-            except TimeoutError:
-                _log.debug("nothing changed: addresses are looked up again")
-            else:
-                await self._clock.sleep(_GATHER_S)
-            await self._update()
+                await self._update()
+            except (DecodeError, ValueError, OSError) as error:
+                _log.error("routes_not_updated", reason=str(error))
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(_REFRESH_S):
+                await self._mirror.wait_changed()
+        except TimeoutError:
+            return
+        await self._clock.sleep(_GATHER_S)
 
     async def _update(self) -> None:
         self.table = build_table(self._mirror.records, self._clock.now())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from pathlib import Path
+
+import structlog
 
 from lepton_ai.errors import UnavailableError
 from lepton_gateway.envoy.admin import Admin
@@ -14,7 +15,7 @@ from lepton_runtime.processes import find_program
 
 __all__ = ["Envoy"]
 
-_log = logging.getLogger(__name__)
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
 _READY_TIMEOUT_S = 20.0
 _POLL_S = 0.05
 _FIRST_PAUSE_S = 0.2
@@ -22,6 +23,8 @@ _LONGEST_PAUSE_S = 5.0
 # Who ran this long did not fail for being started.
 _SETTLED_S = 30.0
 _STOP_TIMEOUT_S = 5.0
+# One JSON object a line, as this service's own logs.
+_LOG_FORMAT = '{"logger": "envoy.%n", "event": "%j", "level": "%l", "timestamp": "%Y-%m-%dT%T.%eZ"}'
 # Envoy has no option of its own to end with the gateway, however that ends.
 _FOLLOW_PARENT = """
 import os, sys
@@ -53,7 +56,8 @@ class Envoy:
                 "--concurrency",
                 str(concurrency),
             ),
-            *("--log-level", "warning", "--disable-hot-restart", "--drain-time-s", "1"),
+            *("--log-level", "warning", "--log-format", _LOG_FORMAT),
+            *("--disable-hot-restart", "--drain-time-s", "1"),
         )
         self._admin = admin
         self._clock = clock
@@ -68,7 +72,7 @@ class Envoy:
             self._ends += 1
             if self._clock.monotonic() - started > _SETTLED_S:
                 self._pause_s = _FIRST_PAUSE_S
-            _log.error("Envoy ended with %s and starts again in %g s", code, self._pause_s)
+            _log.error("envoy_ended", code=code, starts_again_in_s=self._pause_s)
             await self._clock.sleep(self._pause_s)
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
@@ -94,7 +98,7 @@ class Envoy:
             while await self._admin.active_requests() and self._clock.monotonic() < deadline:
                 await self._clock.sleep(_POLL_S)
         except UnavailableError:
-            _log.warning("Envoy ended before it was drained")
+            _log.warning("envoy_ended_before_drained")
 
     async def _run_once(self) -> int:
         child = await asyncio.create_subprocess_exec(
@@ -114,6 +118,6 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(_STOP_TIMEOUT_S):
             await child.wait()
     except TimeoutError:
-        _log.warning("Envoy did not stop in %g s and is killed", _STOP_TIMEOUT_S)
+        _log.warning("envoy_killed", waited_s=_STOP_TIMEOUT_S)
         child.kill()
         await child.wait()

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from lepton_gateway.app import App
+from lepton_gateway.table import Replica, RoutedDeployment, RouteTable
+
+TABLE = RouteTable((RoutedDeployment("mnist", "READY", "", (Replica("a:1", 2),)),))
+
+
+def ask(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    async def scenario() -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            raise AssertionError("no page reads a body")
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        raw = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
+        scope = {"type": "http", "path": path, "headers": raw}
+        await App(lambda: TABLE, {"openapi": "3.1.0"}, "1.2")(scope, receive, send)
+        return sent
+
+    start, body = asyncio.run(scenario())
+    named = {name.decode(): text.decode() for name, text in start["headers"]}
+    assert int(named["content-length"]) == len(body["body"])
+    return start["status"], named, body["body"]
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2/models", {"models": ["mnist"]}),
+        ("/openapi.json", {"openapi": "3.1.0"}),
+    ],
+)
+def test_pages(path: str, document: Any) -> None:
+    status, _, body = ask(path)
+    assert (status, json.loads(body)) == (200, document)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/v2/models/mnits/infer", 404, "did you mean 'mnist'?"),
+        ("/v2/repository/models/mnist/load", 501, "deployment"),
+        ("/v1/jbos", 404, "'/v1/jbos' is not offered"),
+        ("/v2/other", 404, "'/v2/other' is not offered"),
+    ],
+)
+def test_errors_have_a_text(path: str, status: int, text: str) -> None:
+    answered, headers, body = ask(path)
+    assert (answered, headers["content-type"]) == (status, "application/json")
+    assert text in json.loads(body)["error"]
+
+
+def test_errors_of_bridged_calls_travel_in_headers() -> None:
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    status, headers, body = ask(path, lepton_model="mnits")
+    assert (status, headers["lepton-grpc-status"], body) == (404, "5", b"")
+    assert headers["content-type"] == "application/x-protobuf"
+    assert "did you mean 'mnist'?" in unquote(headers["lepton-grpc-message"])
