@@ -154,6 +154,8 @@ class _Admission:
 
     async def abort(self, context: Any, error: Exception) -> None:
         """End the call with `error`, whose internals stay in the log."""
+        if isinstance(error, NotImplementedError):  # what generated code raises
+            error = UnimplementedError(f"{self._method} is not offered")
         if not isinstance(error, LeptonError):
             _log.error(
                 "call failed", method=self._method, request_id=self.request_id, exc_info=error
