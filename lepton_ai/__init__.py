@@ -45,7 +45,12 @@ _HOMES = {
 }
 
 
+_MODULES = ("datasets", "metrics", "preprocessing")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"lepton_ai.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'lepton_ai' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -89,6 +89,10 @@ class EarlyStopping(Callback):
         self._best_weights: dict[str, Tensor] = {}
 
     @override
+    def on_fit_begin(self, run: Run) -> None:
+        self._best_weights = {}
+
+    @override
     def on_epoch_end(self, run: Run) -> None:
         values = run.history[self.monitor]
         best = (min if self.mode == "min" else max)(range(len(values)), key=values.__getitem__)
@@ -117,6 +121,10 @@ class Checkpoint(Callback):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    @override
+    def on_fit_begin(self, run: Run) -> None:
+        run.config.to_dict()  # Refuses a model that cannot be written before it is trained.
 
     @override
     def on_epoch_end(self, run: Run) -> None:

@@ -30,6 +30,8 @@ def as_inputs(config: ModelConfig, x: Any) -> Array:
     Raises:
         DataError: A wrong shape or type, NaN or infinity, or a token outside the vocabulary.
     """
+    if len(x) == 0:
+        raise DataError("there are no samples")
     tokenizer = _tokenizer(config)
     if tokenizer is not None:
         return tokenizer.transform(_texts(x))
@@ -57,14 +59,14 @@ def check_lengths(x: Any, y: Any) -> None:
     """Refuse data and labels that do not pair up.
 
     Raises:
-        DataError: No samples at all, or different numbers of samples and labels.
+        DataError: Labels are missing, or there are more or fewer of them than samples.
     """
+    if y is None:
+        raise DataError("labels are missing", hint="a stored dataset's name needs cluster=...")
     if len(x) != len(y):
         raise DataError(
             f"{len(x)} samples came with {len(y)} labels", hint="give one label a sample"
         )
-    if len(x) == 0:
-        raise DataError("there are no samples")
 
 
 def fit_preprocessing(config: ModelConfig, x: Any) -> ModelConfig:

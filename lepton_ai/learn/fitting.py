@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.learn.batches import BatchPlan
 from lepton_ai.learn.callbacks import Callback, Run
 from lepton_ai.learn.config import ModelConfig
-from lepton_ai.learn.files import ModelFile
+from lepton_ai.learn.files import ModelFile, read_model
 from lepton_ai.learn.history import History
 from lepton_ai.learn.network import Network
-from lepton_ai.learn.progress import epoch_progress
+from lepton_ai.learn.progress import announce, epoch_progress
 from lepton_ai.learn.trainer import Meter, Trainer, forward_loss, objective_of
 
-__all__ = ["Samples", "begin", "evaluate", "fit", "predict", "resume"]
+__all__ = ["Samples", "begin", "evaluate", "fit", "predict", "read_checkpoint", "resume"]
 
 Array = NDArray[Any]
 
@@ -63,17 +64,27 @@ def begin(config: ModelConfig, module: Network, plan: BatchPlan, epochs: int) ->
     return Run(config, trainer, History(plan.seed), epochs)
 
 
+def read_checkpoint(path: str | Path) -> ModelFile:
+    """Read what a `Checkpoint` wrote.
+
+    Raises:
+        NotFoundError: There is no such file.
+        InvalidArgumentError: The file is a model, not a checkpoint.
+    """
+    file = read_model(path)
+    if "run" not in file.header:
+        raise InvalidArgumentError(
+            f"{path} is no checkpoint", hint="the Checkpoint callback writes one"
+        )
+    return file
+
+
 def resume(run: Run, checkpoint: ModelFile) -> None:
     """Put `run` where `checkpoint` left it.
 
     Raises:
-        InvalidArgumentError: The file is a model, not a checkpoint.
         ConflictError: It belongs to a different model.
     """
-    if "run" not in checkpoint.header:
-        raise InvalidArgumentError(
-            "the file to resume from is no checkpoint", hint="the Checkpoint callback writes one"
-        )
     run.trainer.load_state(checkpoint.tensors, checkpoint.header["run"]["steps_done"])
     run.history = History.from_dict(checkpoint.header["history"])
 
@@ -92,13 +103,14 @@ def fit(
     """
     for callback in callbacks:
         callback.on_fit_begin(run)
-    with torch.random.fork_rng(devices=[training.device] if training.inputs.is_cuda else []):
+    with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []):
         while len(run.history) < run.epochs and not run.stopped:
             results = _train_epoch(run, plan, training)
             if validation is not None:
                 measured = evaluate(run.config, run.trainer.module, validation, plan.batch_size)
                 results |= {f"val_{name}": value for name, value in measured.items()}
             run.history.epochs.append(results)
+            announce(len(run.history), run.epochs, results)
             for callback in callbacks:
                 callback.on_epoch_end(run)
     for callback in callbacks:

@@ -141,6 +141,7 @@ class Model:
 
         Raises:
             ConflictError: The model is not compiled.
+            InvalidArgumentError: An option has a wrong value, or does not go with another.
             DataError: Data or labels do not fit; raised before training starts.
 
         Example:
@@ -161,8 +162,14 @@ class Model:
             secrets.randbits(31) if seed is None else seed,
         )
         self._objective()
+        if validation_split and validation_data is not None:
+            raise InvalidArgumentError("give validation_split or validation_data, not both")
         if cluster is not None:
+            if callbacks or resume_from is not None:
+                raise InvalidArgumentError("callbacks and resume_from are for training here")
             return self._fit_on(cluster, (x, y), validation_data, options, workers)
+        if workers is not None:
+            raise InvalidArgumentError("workers needs cluster=...")
         data.check_lengths(x, y)
         training = (x, y)
         if validation_split:
@@ -318,7 +325,7 @@ class Model:
         from lepton_ai.learn import fitting
         from lepton_ai.learn.batches import BatchPlan
 
-        checkpoint = None if resume_from is None else read_model(resume_from)
+        checkpoint = None if resume_from is None else fitting.read_checkpoint(resume_from)
         if checkpoint is not None:
             options = replace(options, seed=checkpoint.header["history"]["seed"])
             self.config = ModelConfig.from_dict(checkpoint.header["model"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["epoch_progress"]
+__all__ = ["announce", "epoch_progress"]
 
 
 @contextmanager
@@ -28,3 +28,10 @@ def epoch_progress(epoch: int, epochs: int, batches: int) -> Generator[Callable[
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"epoch {epoch + 1}/{epochs}", total=batches)
         yield lambda: progress.advance(task)
+
+
+def announce(epoch: int, epochs: int, results: Mapping[str, float]) -> None:
+    """Say in a terminal what an epoch, counted from one, came to."""
+    if sys.stderr.isatty():
+        values = "  ".join(f"{name} {value:.4f}" for name, value in results.items())
+        sys.stderr.write(f"epoch {epoch}/{epochs}  {values}\n")

@@ -133,7 +133,8 @@ def _imputed(values: NDArray[Any], strategy: str) -> NDArray[Any]:
     absent = pd.isna(values)
     missing: Any = np.nan
     if values.dtype == object:
-        missing, values = None, np.where(absent, None, values)
+        missing, values = None, values.copy()
+        values[absent] = None
     if absent.all(axis=0).any():
         raise DataError("a column has no value to fill the missing ones from")
     return np.asarray(

@@ -211,6 +211,7 @@ def test_config_round_trip():
     [
         (np.zeros((3, 2)), np.zeros(2, int), "3 samples came with 2 labels"),
         (np.zeros((0, 2)), np.zeros(0, int), "there are no samples"),
+        ("dataset-name", None, "needs cluster"),
         (np.zeros((3, 5)), np.zeros(3, int), r"data has shape \(3, 5\)"),
         (np.array([[0, 0], [np.nan, 0]]), np.zeros(2, int), "NaN or infinity in 1 of 2 samples"),
         (np.array([["a", "b"]]), np.zeros(1, int), "it must be numbers"),
@@ -267,6 +268,8 @@ def test_order_of_calls_is_checked(blobs):
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"validation_split": 1.0}, "leaves a part empty"),
+        ({"validation_split": 0.1, "validation_data": ([], [])}, "not both"),
+        ({"workers": 2}, "workers needs cluster"),
     ],
 )
 def test_bad_options_are_refused(blobs, options, message):
@@ -304,6 +307,8 @@ def test_from_torch_trains_any_module(blobs, tmp_path):
     assert model.evaluate(x, y)[1] > 0.95
     with pytest.raises(InvalidArgumentError, match="save_weights"):
         model.save(tmp_path / "model")
+    with pytest.raises(InvalidArgumentError, match="save_weights"):
+        model.fit(x, y, callbacks=[Checkpoint(tmp_path / "run")])
 
 
 def test_from_torch_refuses_what_does_not_fit():
