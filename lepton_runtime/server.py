@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import Histogram
 
 from lepton_ai.errors import (
     InternalError,
@@ -32,6 +34,7 @@ _principal: contextvars.ContextVar[Principal] = contextvars.ContextVar("principa
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _OPEN_METHODS = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 _MAX_STREAMS = 1_000
+_calls = Histogram("lepton_grpc_call_seconds", "Calls answered.", ["method", "code"])
 
 
 def principal() -> Principal:
@@ -134,6 +137,7 @@ class _Admission:
         self._method = method
         self._metadata = metadata
         self.request_id = str(metadata.get("x-request-id") or uuid.uuid4().hex)
+        self._began = time.perf_counter()
 
     def check(self) -> None:
         """Raise unless the call may be made."""
@@ -152,6 +156,10 @@ class _Admission:
             )
         _principal.set(caller)
 
+    def count(self, code: grpc.StatusCode) -> None:
+        """Record that the call ended with `code`."""
+        _calls.labels(self._method, code.name).observe(time.perf_counter() - self._began)
+
     async def abort(self, context: Any, error: Exception) -> None:
         """End the call with `error`, whose internals stay in the log."""
         if isinstance(error, NotImplementedError):  # what generated code raises
@@ -163,6 +171,7 @@ class _Admission:
             error = InternalError("something went wrong inside", request_id=self.request_id)
         status = status_of_error(error)
         details = ((STATUS_DETAILS, status.SerializeToString()),)
+        self.count(_CODES[status.code])
         await context.abort(_CODES[status.code], status.message, details)
 
 
@@ -189,7 +198,9 @@ def _single(inner: Callable[..., Awaitable[Any]], admission: _Admission) -> Call
         structlog.contextvars.bind_contextvars(request_id=admission.request_id)
         try:
             admission.check()
-            return await inner(request, context)
+            response = await inner(request, context)
+            admission.count(grpc.StatusCode.OK)
+            return response
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - every error becomes a status here
@@ -207,6 +218,7 @@ def _streamed(
             admission.check()
             async for response in inner(request, context):
                 yield response
+            admission.count(grpc.StatusCode.OK)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - every error becomes a status here
