@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from lepton_runtime.state import Absent, Created, Delete, Lease, Snapshot, State, Write
@@ -60,8 +61,9 @@ class Election:
             self._lease = None
 
     async def _vacancy(self) -> None:
-        async for change in self._state.watch(self._key):
-            if isinstance(change, Delete):
-                return
-            if isinstance(change, Snapshot) and not change.records:
-                return
+        async with aclosing(self._state.watch(self._key)) as changes:
+            async for change in changes:
+                if isinstance(change, Delete):
+                    return
+                if isinstance(change, Snapshot) and not change.records:
+                    return

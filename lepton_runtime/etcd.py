@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from aetcd.rpc import kv_pb2 as _kv_pb2
 from aetcd.rpc import rpc_pb2 as _rpc_pb2
 from aetcd.rpc import rpc_pb2_grpc
 
-from lepton_ai.errors import DeadlineExceededError, LeptonError, UnavailableError
+from lepton_ai.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    LeptonError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from lepton_runtime.state import (
     Absent,
     Change,
@@ -146,7 +152,7 @@ class EtcdState:
         answer = await _call(self._kv.Txn, request)
         return answer.header.revision if answer.succeeded else None
 
-    async def watch(self, prefix: str) -> AsyncIterator[Change]:
+    async def watch(self, prefix: str) -> AsyncGenerator[Change]:
         """Follow a prefix, listing again whenever the watch breaks."""
         while True:
             try:
@@ -187,7 +193,7 @@ class EtcdState:
         await asyncio.gather(*(lease.close() for lease in self._leases))
         await self._channel.close()
 
-    async def _changes(self, prefix: str, revision: int) -> AsyncIterator[Change]:
+    async def _changes(self, prefix: str, revision: int) -> AsyncGenerator[Change]:
         """Changes from `revision` on; ends when the watch was compacted or cancelled."""
         create = rpc_pb2.WatchCreateRequest(
             key=prefix.encode(), range_end=_end(prefix), start_revision=revision
@@ -215,9 +221,26 @@ async def _translated(deadline_s: float | None) -> AsyncGenerator[None]:
     except TimeoutError:
         raise DeadlineExceededError(f"etcd did not answer within {deadline_s} s") from None
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise DeadlineExceededError("etcd did not answer in time") from error
-        raise UnavailableError("etcd cannot be reached", hint=error.details() or "") from error
+        raise _error(error) from error
+
+
+def _error(error: grpc.aio.AioRpcError) -> LeptonError:
+    """What a failed call means. Its details name hosts, so they stay in our log."""
+    _log.warning("etcd call failed", code=error.code().name, details=error.details())
+    match error.code():
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceededError("etcd did not answer in time", hint="try again")
+        case grpc.StatusCode.NOT_FOUND:
+            return UnavailableError("the lease has run out", hint="take a new lease")
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidArgumentError(
+                "etcd refuses the transaction",
+                hint="at most 128 operations, each on another key, 1.5 MiB in all",
+            )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return ResourceExhaustedError("etcd is full")
+        case _:
+            return UnavailableError("etcd cannot be reached", hint="try again")
 
 
 async def _call(method: Any, request: Any) -> Any:

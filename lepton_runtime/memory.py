@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-from lepton_ai.errors import UnavailableError
+from lepton_ai.errors import InvalidArgumentError, UnavailableError
 from lepton_runtime.bus import Message
 from lepton_runtime.state import (
+    MAX_OPERATIONS,
     Absent,
     Change,
     Condition,
@@ -74,6 +75,8 @@ class MemoryState:
     ) -> int | None:
         """Apply all operations if all conditions hold."""
         self._check_open()
+        if len(operations) > len({o.key for o in operations}) or len(operations) > MAX_OPERATIONS:
+            raise InvalidArgumentError("at most 128 operations, each on another key")
         if not all(self._holds(condition) for condition in conditions):
             return None
         leases = [o.lease for o in operations if isinstance(o, Write) and o.lease is not None]
@@ -87,7 +90,7 @@ class MemoryState:
                 self._remove(operation.key)
         return self._revision
 
-    async def watch(self, prefix: str) -> AsyncIterator[Change]:
+    async def watch(self, prefix: str) -> AsyncGenerator[Change]:
         """Follow a prefix: a snapshot, then changes."""
         self._check_open()
         changes: asyncio.Queue[Change | None] = asyncio.Queue()

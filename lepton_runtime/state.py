@@ -7,7 +7,7 @@ one, `lepton_runtime.memory` its twin for tests; both pass the same contract tes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -130,6 +130,9 @@ class Created:
 
 Condition = Absent | Exists | Unchanged | Created
 
+# etcd's own limit for one transaction (--max-txn-ops).
+MAX_OPERATIONS = 128
+
 
 class State(Protocol):
     """Linearizable key-value state. Every call has a deadline.
@@ -154,10 +157,14 @@ class State(Protocol):
 
         Returns:
             The new revision, or None when a condition did not hold and nothing was done.
+
+        Raises:
+            InvalidArgumentError: More than 128 operations, or two on the same key.
+            UnavailableError: A lease to write with has run out.
         """
         ...
 
-    def watch(self, prefix: str) -> AsyncIterator[Change]:
+    def watch(self, prefix: str) -> AsyncGenerator[Change]:
         """Follow a prefix: a `Snapshot` first, then changes in order, for ever.
 
         After a lost connection or a compaction another `Snapshot` comes, so that a follower that

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lepton_ai.errors import LeptonError
+from lepton_ai.errors import InvalidArgumentError, LeptonError
 from lepton_ai.proto.v1.node_pb2 import Node
 from lepton_runtime import keys
 from lepton_runtime.election import Election
@@ -155,6 +155,18 @@ def test_a_lease_outlives_its_ttl_while_its_owner_lives_and_says_when_it_is_lost
             await lease.lost.wait()
             with pytest.raises(LeptonError):
                 await put(state, prefix + "leased", b"", lease)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("count", [2, 129])
+def test_a_transaction_that_etcd_would_not_take_is_refused(open_state, prefix, count):
+    async def scenario() -> None:
+        async with open_state() as state:
+            names = ["same", "same"] if count == 2 else range(count)
+            with pytest.raises(InvalidArgumentError, match="128"):
+                await state.commit([], [Write(f"{prefix}{name}", b"") for name in names])
+            assert (await state.list(prefix)).records == ()
 
     run(scenario())
 
