@@ -26,9 +26,12 @@ TIMEOUT_S = 20.0
 class Gateway:
     """A gateway process with its own etcd and NATS."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, key: str) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, settings: dict[str, str], key: str
+    ) -> None:
         self.process = process
-        self.address = f"127.0.0.1:{port}"
+        self.settings = settings
+        self.address = f"127.0.0.1:{settings['LEPTON_PORT']}"
         self.key = key
 
     async def request(self, method: str, path: str, document: Any = None) -> tuple[int, Any]:
@@ -85,10 +88,9 @@ async def running(folder: Path) -> AsyncGenerator[Gateway]:
     make_keys(keys_dir, time.time())
     etcd = await start_etcd(folder / "etcd")
     nats = await start_nats(folder / "nats")
-    port = _free_port()
     settings = {
         "LEPTON_NODE_ID": "gateway-1",
-        "LEPTON_PORT": str(port),
+        "LEPTON_PORT": str(_free_port()),
         "LEPTON_ETCD_ENDPOINTS": json.dumps([etcd.address]),
         "LEPTON_NATS_SERVERS": json.dumps([f"nats://{nats.address}"]),
         "LEPTON_DATA_DIR": str(folder / "gateway"),
@@ -97,7 +99,7 @@ async def running(folder: Path) -> AsyncGenerator[Gateway]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "lepton_gateway"), env={**os.environ, **settings}
     )
-    gateway = Gateway(process, port, (keys_dir / "admin.token").read_text())
+    gateway = Gateway(process, settings, (keys_dir / "admin.token").read_text())
     try:
         await eventually(gateway.is_ready)
         yield gateway
@@ -117,8 +119,7 @@ def test_keys_and_status(tmp_path: Path) -> None:
             wanted = {"role": "ROLE_VIEWER", "tenant": "team"}
             status, viewer = await gateway.request("POST", "/v1/keys", wanted)
             assert status == 200
-            viewing = Gateway(gateway.process, 0, viewer["key"])
-            viewing.address = gateway.address
+            viewing = Gateway(gateway.process, gateway.settings, viewer["key"])
             assert (await viewing.request("GET", "/v1/status"))[0] == 200
             status, refused = await viewing.request("POST", "/v1/keys", wanted)
             assert (status, "role admin" in refused["error"]) == (403, True)
@@ -179,5 +180,27 @@ def test_it_drains_and_leaves_nothing(tmp_path: Path) -> None:
             async with asyncio.timeout(TIMEOUT_S):
                 assert await gateway.process.wait() == 0
             assert not _lives(envoy)
+
+    asyncio.run(scenario())
+
+
+def test_a_taken_port_is_told_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as gateway:
+            port = gateway.address.rpartition(":")[2]
+            settings = {**gateway.settings, "LEPTON_PORT": port, "LEPTON_NODE_ID": "gateway-2"}
+            settings["LEPTON_DATA_DIR"] = str(tmp_path / "second")
+            second = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "lepton_gateway"),
+                env={**os.environ, **settings},
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    _, said = await second.communicate()
+            finally:
+                with suppress(ProcessLookupError):
+                    second.kill()
+            assert (second.returncode, b"port free?" in said) == (1, True)
 
     asyncio.run(scenario())

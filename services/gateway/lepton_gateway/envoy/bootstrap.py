@@ -72,6 +72,8 @@ def _listener(listening: Listening) -> dict[str, Any]:
     return {
         "name": "clients",
         "address": {"socket_address": address},
+        # Two on one port would both start, and share the clients.
+        "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": _CONNECTION_BUFFER_BYTES,
         "filter_chains": [chain],
     }

@@ -90,6 +90,8 @@ def _jwt(jwks_path: str) -> dict[str, Any]:
         "forward": True,
         "payload_in_metadata": JWT_METADATA,
         "clock_skew_seconds": 5,
+        # Checking a signature costs more than all else that is done for a small request.
+        "jwt_cache_config": {"jwt_cache_size": 1024},
     }
     open_rules = [{"match": {"path": path}} for path in _OPEN_PATHS]
     checked = {"match": {"prefix": "/"}, "requires": {"provider_name": "lepton"}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 
 import structlog
@@ -11,7 +10,7 @@ import structlog
 from lepton_ai.errors import UnavailableError
 from lepton_gateway.envoy.admin import Admin
 from lepton_runtime.clock import Clock
-from lepton_runtime.processes import find_program
+from lepton_runtime.processes import find_program, leashed
 
 __all__ = ["Envoy"]
 
@@ -25,13 +24,6 @@ _SETTLED_S = 30.0
 _STOP_TIMEOUT_S = 5.0
 # One JSON object a line, as this service's own logs.
 _LOG_FORMAT = '{"logger": "envoy.%n", "event": "%j", "level": "%l", "timestamp": "%Y-%m-%dT%T.%eZ"}'
-# Envoy has no option of its own to end with the gateway, however that ends.
-_FOLLOW_PARENT = """
-import os, sys
-from lepton_runtime.processes import die_with_parent
-die_with_parent()
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 class Envoy:
@@ -49,13 +41,8 @@ class Envoy:
 
     def __init__(self, bootstrap: Path, admin: Admin, clock: Clock, concurrency: int) -> None:
         self._command = (
-            *(
-                find_program("envoy"),
-                "--config-path",
-                str(bootstrap),
-                "--concurrency",
-                str(concurrency),
-            ),
+            *(find_program("envoy"), "--config-path", str(bootstrap)),
+            *("--concurrency", str(concurrency)),
             *("--log-level", "warning", "--log-format", _LOG_FORMAT),
             *("--disable-hot-restart", "--drain-time-s", "1"),
         )
@@ -102,7 +89,7 @@ class Envoy:
 
     async def _run_once(self) -> int:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _FOLLOW_PARENT, *self._command),
+            *leashed(self._command),
             stdin=asyncio.subprocess.DEVNULL,
         )
         try:
