@@ -186,7 +186,7 @@ def _keras(backend: str) -> float:
             layers.Dense(10, activation="softmax"),
         ]
     )
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return rate(lambda images: model.fit(*data(images), batch_size=BATCH, verbose=0))
 
 
@@ -216,7 +216,9 @@ def install_peers(folder: Path) -> Path:
     print("installing peers into a throw-away environment ...", file=sys.stderr)
     venv.create(folder, with_pip=True)
     python = folder / "bin/python"
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEERS], check=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    versions = Path(__file__).parents[1] / "constraints.txt"
+    subprocess.run([*pip, "-c", str(versions), *PEERS], check=True, stderr=subprocess.DEVNULL)
     return python
 
 

@@ -59,6 +59,11 @@ def load_mnist(split: str) -> tuple[Images, Labels]:
         UnavailableError: Not here and not to be downloaded; says which file to put where.
         DataCorruptError: A file does not have the known digest.
         InvalidArgumentError: There is no such split.
+
+    Example:
+        >>> images, labels = load_mnist("test")
+        >>> images.shape, labels.shape
+        ((10000, 28, 28), (10000,))
     """
     images, labels = MNIST[_split(split)]
     return _idx(images, 3), _idx(labels, 1).astype(np.int64)
@@ -79,6 +84,11 @@ def load_fashion_mnist(split: str) -> tuple[Images, Labels]:
         UnavailableError: Not here and not to be downloaded; says which file to put where.
         DataCorruptError: A file does not have the known digest.
         InvalidArgumentError: There is no such split.
+
+    Example:
+        >>> images, labels = load_fashion_mnist("test")
+        >>> images.shape, labels.shape
+        ((10000, 28, 28), (10000,))
     """
     images, labels = FASHION_MNIST[_split(split)]
     return _idx(images, 3), _idx(labels, 1).astype(np.int64)
@@ -126,6 +136,11 @@ def load_sms_spam(split: str) -> tuple[list[str], Labels]:
         UnavailableError: Not here and not to be downloaded; says which file to put where.
         DataCorruptError: The file does not have the known digest.
         InvalidArgumentError: There is no such split.
+
+    Example:
+        >>> texts, labels = load_sms_spam("test")
+        >>> len(texts), int(labels.sum())
+        (1115, 149)
     """
     _split(split)
     lines = locate(SMS_SPAM).read_text("utf-8").rstrip("\n").split("\n")
@@ -151,6 +166,11 @@ def load_housing(split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         UnavailableError: Not here and not to be downloaded; says which file to put where.
         DataCorruptError: The file does not have the known digest.
         InvalidArgumentError: There is no such split.
+
+    Example:
+        >>> features, prices = load_housing("test")
+        >>> features.shape, prices.shape
+        ((4128, 8), (4128,))
     """
     _split(split)
     features, prices = parse_housing(locate(HOUSING))

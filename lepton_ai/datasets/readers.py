@@ -33,6 +33,14 @@ def read_csv(path: str | Path, *, label: str) -> tuple[pd.DataFrame, pd.Series]:
     Raises:
         NotFoundError: There is no such file or column; names the nearest.
         DataError: The file is not a table.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(f"{folder}/houses.csv").write_text("area,price\\n50,150\\n60,190\\n")
+        ...     x, y = read_csv(f"{folder}/houses.csv", label="price")
+        >>> list(x), y.tolist()
+        (['area'], [150, 190])
     """
     import pandas as pd
 
@@ -52,6 +60,15 @@ def read_parquet(path: str | Path, *, label: str) -> tuple[pd.DataFrame, pd.Seri
     Raises:
         NotFoundError: There is no such file or column; names the nearest.
         DataError: The file is not a table.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pd.DataFrame({"area": [50], "price": [150]}).to_parquet(f"{folder}/houses.parquet")
+        ...     x, y = read_parquet(f"{folder}/houses.parquet", label="price")
+        >>> list(x), y.tolist()
+        (['area'], [150])
     """
     import pandas as pd
 
@@ -72,6 +89,14 @@ def read_numpy(path: str | Path, *, x: str = "x", y: str = "y") -> tuple[Any, An
     Raises:
         NotFoundError: There is no such file or array; names the nearest.
         DataError: The file is not ``.npz``, or holds pickled objects.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/houses.npz", x=np.array([[50.0]]), y=np.array([150.0]))
+        ...     x, y = read_numpy(f"{folder}/houses.npz")
+        >>> x.tolist(), y.tolist()
+        ([[50.0]], [150.0])
     """
     try:
         with np.load(_existing(path), allow_pickle=False) as arrays:
@@ -100,6 +125,16 @@ def read_images(
     Raises:
         NotFoundError: There is no such folder.
         DataError: It has no images, or one cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(f"{folder}/cat").mkdir()
+        ...     Image.new("RGB", (64, 48)).save(f"{folder}/cat/1.png")
+        ...     images, labels, classes = read_images(folder, size=(24, 32))
+        >>> images.shape, labels.tolist(), classes
+        ((1, 24, 32, 3), [0], ['cat'])
     """
     if channels not in (1, 3):
         raise DataError(f"channels is {channels}", hint="3 for colour or 1 for grey")

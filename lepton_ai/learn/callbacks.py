@@ -115,8 +115,16 @@ class Checkpoint(Callback):
         path: The file, replaced whole each time.
 
     Example:
-        ``model.fit(x, y, epochs=10, callbacks=[Checkpoint("run.safetensors")])``, and after an
-        interruption ``model.fit(x, y, epochs=10, resume_from="run.safetensors")``.
+        >>> import tempfile
+        >>> from lepton_ai import Sequential
+        >>> model = Sequential((1,), [("dense", {"units": 1})])
+        >>> model.compile(loss="mse")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/run.safetensors"
+        ...     _ = model.fit([0.0, 1.0], [0.0, 1.0], epochs=2, callbacks=[Checkpoint(path)])
+        ...     history = model.fit([0.0, 1.0], [0.0, 1.0], epochs=3, resume_from=path)
+        >>> len(history)
+        3
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -55,18 +55,33 @@ class History:
         return list(self.epochs[0]) if self.epochs else []
 
     def to_dict(self) -> dict[str, Any]:
-        """A form fit for JSON, from which `from_dict` makes an equal history."""
+        """A form fit for JSON, from which `from_dict` makes an equal history.
+
+        Example:
+            >>> History(seed=0, epochs=[{"loss": 1.0}]).to_dict()
+            {'seed': 0, 'epochs': [{'loss': 1.0}]}
+        """
         return {"seed": self.seed, "epochs": self.epochs}
 
     @classmethod
     def from_dict(cls, form: Mapping[str, Any]) -> History:
-        """The history that `to_dict` wrote."""
+        """The history that `to_dict` wrote.
+
+        Example:
+            >>> History.from_dict({"seed": 0, "epochs": [{"loss": 1.0}]})["loss"]
+            [1.0]
+        """
         return cls(seed=form["seed"], epochs=[dict(epoch) for epoch in form["epochs"]])
 
     def plot(self) -> Figure:
         """A matplotlib figure with one panel a metric, training and validation in each.
 
         Needs matplotlib. ``history.plot().savefig("history.png")`` writes it to a file.
+
+        Example:
+            >>> figure = History(seed=0, epochs=[{"loss": 2.0}, {"loss": 1.0}]).plot()
+            >>> len(figure.axes)
+            1
         """
         from matplotlib.figure import Figure
 

@@ -135,5 +135,11 @@ def load(path: str | Path) -> Model:
     Raises:
         NotFoundError: There is no such file.
         DataCorruptError: It is not a model file.
+
+    Example:
+        >>> load("nowhere.safetensors")
+        Traceback (most recent call last):
+            ...
+        lepton_ai.errors.NotFoundError: there is no model file nowhere.safetensors
     """
     return restore(read_model(path))

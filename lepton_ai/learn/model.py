@@ -37,6 +37,13 @@ class Model:
     Attributes:
         config: The declaration: layers, preprocessing and what `compile` settled.
         history: Loss and metrics of all epochs of the last `fit`, or None.
+
+    Example:
+        >>> from lepton_ai import Sequential
+        >>> model = Sequential((1,), [("dense", {"units": 1})])
+        >>> model.compile(loss="mse", metrics=["mae"])
+        >>> model.config.output_shape
+        (1,)
     """
 
     def __init__(self, config: ModelConfig, network: Network | None = None) -> None:
@@ -187,6 +194,15 @@ class Model:
         Raises:
             NotFittedError: The model has no weights yet.
             DataError: Data or labels do not fit.
+
+        Example:
+            >>> import torch
+            >>> from lepton_ai import from_torch
+            >>> model = from_torch(torch.nn.Linear(2, 1), (2,))
+            >>> model.compile(loss="mse", metrics=["mae"])
+            >>> loss, mae = model.evaluate([[0.0, 0.0]], [model.predict([[0.0, 0.0]])[0, 0]])
+            >>> loss, mae
+            (0.0, 0.0)
         """
         from lepton_ai.learn import fitting
 
@@ -205,6 +221,13 @@ class Model:
         Raises:
             NotFittedError: The model has no weights yet.
             DataError: The data does not fit.
+
+        Example:
+            >>> import torch
+            >>> from lepton_ai import from_torch
+            >>> model = from_torch(torch.nn.Linear(2, 1), (2,))
+            >>> model.predict([[0.0, 0.0], [1.0, 1.0]]).shape
+            (2, 1)
         """
         from lepton_ai.learn import fitting
 
@@ -233,11 +256,32 @@ class Model:
         Raises:
             NotFittedError: The model has no weights yet.
             InvalidArgumentError: The model came from `from_torch` and cannot be declared again.
+
+        Example:
+            >>> import tempfile
+            >>> from lepton_ai import Sequential, load
+            >>> model = Sequential((1,), [("dense", {"units": 1})])
+            >>> model.compile(loss="mse", metrics=["mae"])
+            >>> _ = model.fit([0.0, 1.0], [0.0, 1.0])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save(f"{folder}/line.safetensors")
+            ...     loaded = load(f"{folder}/line.safetensors")
+            >>> bool(loaded.predict([2.0]) == model.predict([2.0]))
+            True
         """
         write_model(path, self._file())
 
     def to_bytes(self) -> bytes:
-        """What `save` writes."""
+        """What `save` writes.
+
+        Example:
+            >>> from lepton_ai import Sequential
+            >>> model = Sequential((1,), [("dense", {"units": 1})])
+            >>> model.compile(loss="mse", metrics=["mae"])
+            >>> _ = model.fit([0.0, 1.0], [0.0, 1.0])
+            >>> Model.from_bytes(model.to_bytes()).history == model.history
+            True
+        """
         return to_bytes(self._file())
 
     @classmethod
@@ -246,6 +290,12 @@ class Model:
 
         Raises:
             DataCorruptError: The bytes are not a model.
+
+        Example:
+            >>> Model.from_bytes(b"not a model")
+            Traceback (most recent call last):
+                ...
+            lepton_ai.errors.DataCorruptError: this is not a model that Lepton saved
         """
         return restore(from_bytes(content))
 
@@ -254,6 +304,18 @@ class Model:
 
         Raises:
             NotFittedError: The model has no weights yet.
+
+        Example:
+            >>> import tempfile
+            >>> import torch
+            >>> from lepton_ai import from_torch
+            >>> model = from_torch(torch.nn.Linear(2, 1), (2,))
+            >>> other = from_torch(torch.nn.Linear(2, 1), (2,))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_weights(f"{folder}/weights")
+            ...     other = other.load_weights(f"{folder}/weights")
+            >>> bool(other.predict([[1.0, 2.0]]) == model.predict([[1.0, 2.0]]))
+            True
         """
         write_model(path, ModelFile({}, self.module.state_dict()))
 
@@ -263,6 +325,18 @@ class Model:
         Raises:
             NotFoundError: There is no such file.
             ConflictError: The weights belong to a different model.
+
+        Example:
+            >>> import tempfile
+            >>> import torch
+            >>> from lepton_ai import from_torch
+            >>> model = from_torch(torch.nn.Linear(2, 1), (2,))
+            >>> other = from_torch(torch.nn.Linear(2, 1), (2,))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_weights(f"{folder}/weights")
+            ...     other = other.load_weights(f"{folder}/weights")
+            >>> bool(other.predict([[1.0, 2.0]]) == model.predict([[1.0, 2.0]]))
+            True
         """
         from lepton_ai.learn.trainer import load_weights
 
@@ -280,6 +354,17 @@ class Model:
         Raises:
             NotFittedError: The model has no weights yet.
             InternalError: ONNX Runtime and torch do not agree.
+
+        Example:
+            >>> import tempfile
+            >>> import torch
+            >>> from lepton_ai import from_torch
+            >>> model = from_torch(torch.nn.Linear(2, 1), (2,))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.export_onnx(f"{folder}/linear.onnx")
+            ...     size_bytes = Path(f"{folder}/linear.onnx").stat().st_size
+            >>> size_bytes > 0
+            True
         """
         from lepton_ai.learn.onnx_export import export
 
@@ -290,6 +375,13 @@ class Model:
 
         Raises:
             InvalidArgumentError: The model came from `from_torch`.
+
+        Example:
+            >>> from lepton_ai import Sequential
+            >>> model = Sequential((1,), [("dense", {"units": 1})])
+            >>> model.compile(loss="mse", metrics=["mae"])
+            >>> model.to_config()["layers"]
+            [['dense', {'units': 1}]]
         """
         return self.config.to_dict()
 

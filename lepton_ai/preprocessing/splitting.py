@@ -18,6 +18,10 @@ class Split(NamedTuple):
         train: ``(x, y)`` to train on.
         validation: ``(x, y)`` to choose a model by.
         test: ``(x, y)`` to measure the chosen model on, once.
+
+    Example:
+        >>> split = Split(train=([1], [0]), validation=([2], [0]), test=([3], [1]))
+        >>> x, y = split.test
     """
 
     train: tuple[Any, Any]

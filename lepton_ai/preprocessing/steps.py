@@ -243,6 +243,11 @@ class Augmentation(PreprocessingStep):
         crop: Largest shift either way, in pixels, as if cropped from a padded image.
         flip: Whether half the images are mirrored left to right.
         noise: Standard deviation of normal noise added to each value.
+
+    Example:
+        >>> images = np.zeros((2, 8, 8, 1), np.float32)
+        >>> Augmentation(rotate=10, noise=0.1).transform(images).shape
+        (2, 8, 8, 1)
     """
 
     rotate: float = field(default=0.0, metadata=checked(number(0)))
