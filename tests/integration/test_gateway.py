@@ -554,40 +554,39 @@ def test_no_request_fails_when_a_replica_is_killed(cluster: Cluster, model: Path
         replicas = [Replica(stack, model, "busy") for _ in range(2)]
         cluster.deploy("busy", *(replica.address for replica in replicas))
         eventually(lambda: cluster.infer("busy", [1.0]).status == 200)
-        stop = Event()
+        stop, statuses = Event(), list[int]()
 
-        def send_rest() -> list[int]:
+        def send_rest() -> None:
             connection = cluster.connection()
             headers = {"authorization": f"Bearer {cluster.keys.token()}"}
-            body, statuses = json.dumps(_rest_input([1.0])), list[int]()
+            body = json.dumps(_rest_input([1.0]))
             while not stop.is_set():
                 connection.request("POST", "/v2/models/busy/infer", body, headers)
                 response = connection.getresponse()
                 response.read()
                 statuses.append(response.status)
             connection.close()
-            return statuses
 
-        def send_grpc() -> list[int]:
+        def send_grpc() -> None:
             metadata = (("authorization", f"Bearer {cluster.keys.token()}"),)
-            message, statuses = _grpc_input("busy", [1.0]).SerializeToString(), list[int]()
+            message = _grpc_input("busy", [1.0]).SerializeToString()
             with cluster.channel() as channel:
                 call = channel.unary_unary(INFER)
                 while not stop.is_set():
                     call(message, timeout=TIMEOUT_S, metadata=metadata)
                     statuses.append(200)
-            return statuses
 
         with ThreadPoolExecutor(8) as pool:
             senders = [pool.submit(send) for send in [send_rest, send_grpc] * 4]
             try:
-                time.sleep(0.5)
+                eventually(lambda: len(statuses) > 200)
                 replicas[0].kill()
-                time.sleep(1.5)
+                killed = len(statuses)
+                eventually(lambda: len(statuses) > killed + 2000)
             finally:
                 stop.set()
-            statuses = [status for sender in senders for status in sender.result(TIMEOUT_S)]
-    assert len(statuses) > 100
+            for sender in senders:
+                sender.result(TIMEOUT_S)
     assert set(statuses) == {200}
 
 
