@@ -155,3 +155,15 @@ def test_it_dies_with_its_parent(environment):
         # The end of the log: nobody is left to write it.
         assert select.select([process.stderr], [], [], DEADLINE_S)[0]
         assert process.stderr.read() == ""
+
+
+def test_a_health_check_tells_a_service_from_none(environment):
+    environment = {**environment, "LEPTON_PORT": str(free_port())}
+    check = [sys.executable, "-m", "lepton_runtime.healthcheck"]
+    assert subprocess.call(check, env=environment, timeout=DEADLINE_S) == 1
+    with start(environment) as process:
+        try:
+            entry(process, "ready")
+            assert subprocess.call(check, env=environment, timeout=DEADLINE_S) == 0
+        finally:
+            process.kill()
