@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Endpoint:
 
 
 @contextmanager
-def served(name: str, path: Path) -> Iterator[Endpoint]:
+def served(name: str, path: Path) -> Generator[Endpoint]:
     """An endpoint for the model at `path`, for as long as the block runs."""
     command = [sys.executable, "-m", "lepton_worker.inference"]
     options = ["--model", f"{name}={path}", "--http", "127.0.0.1:0"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BatchPlan", "Indices", "epoch_order", "rank_share"]
+__all__ = ["BatchPlan", "Indices", "epoch_order", "epoch_seed", "rank_share"]
 
 Indices = NDArray[np.int64]
 
@@ -26,6 +26,11 @@ def epoch_order(seed: int, epoch: int, samples: int) -> Indices:
         [0, 1, 2, 3]
     """
     return np.random.default_rng((seed, epoch)).permutation(samples)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of an epoch's dropout and augmentation; as good as unrelated to any other's."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
 def rank_share(indices: NDArray[Any], rank: int, ranks: int) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_ai.errors import DataError
+from lepton_ai.errors import DataError, InvalidArgumentError
 from lepton_ai.learn.config import ModelConfig
-from lepton_ai.learn.layers import Embedding, Shape
+from lepton_ai.learn.layers import BatchNorm, Embedding, Shape
 from lepton_ai.learn.losses import Loss
 from lepton_ai.preprocessing.steps import PreprocessingStep, Tokenizer
 
-__all__ = ["as_inputs", "as_targets", "check_lengths", "fit_preprocessing", "split_validation"]
+__all__ = [
+    "as_inputs",
+    "as_targets",
+    "check_batch_norm",
+    "check_lengths",
+    "fit_preprocessing",
+    "split_validation",
+]
 
 Array = NDArray[Any]
 
@@ -67,6 +75,20 @@ def check_lengths(x: Any, y: Any) -> None:
         raise DataError(
             f"{len(x)} samples came with {len(y)} labels", hint="give one label a sample"
         )
+
+
+def check_batch_norm(config: ModelConfig, smallest_batch: int) -> None:
+    """Refuse batches too small for a mean and variance over them.
+
+    Raises:
+        InvalidArgumentError: A batch would give batch normalisation one value a channel.
+    """
+    for layer, shape in zip(config.layers, config.shapes, strict=False):
+        if isinstance(layer, BatchNorm) and smallest_batch * math.prod(shape[:-1]) < 2:
+            raise InvalidArgumentError(
+                "batch normalisation got one value a channel",
+                hint="it needs batches of at least two samples",
+            )
 
 
 def fit_preprocessing(config: ModelConfig, x: Any) -> ModelConfig:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lepton_ai.errors import InvalidArgumentError
-from lepton_ai.learn.batches import BatchPlan
+from lepton_ai.learn.batches import BatchPlan, epoch_seed
 from lepton_ai.learn.callbacks import Callback, Run
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.learn.files import ModelFile, read_model
@@ -120,8 +119,7 @@ def fit(
 def _train_epoch(run: Run, plan: BatchPlan, training: Samples) -> dict[str, float]:
     epoch = len(run.history)
     trainer, steps = run.trainer, plan.steps_per_epoch
-    # Mixed, so that seed 1 in epoch 0 has nothing in common with seed 0 in epoch 1.
-    torch.manual_seed(int(np.random.SeedSequence((plan.seed, epoch)).generate_state(1)[0]))
+    torch.manual_seed(epoch_seed(plan.seed, epoch))
     trainer.module.train()
     with epoch_progress(epoch, run.epochs, steps) as advance:
         for step in range(epoch * steps, (epoch + 1) * steps):

@@ -425,6 +425,7 @@ class Model:
         samples = self._samples(*training)
         held_out = None if validation is None else self._samples(*validation)
         plan = BatchPlan(len(samples), options.batch_size, options.seed, options.shuffle)
+        data.check_batch_norm(self.config, min(options.batch_size, len(samples)))
         run = fitting.begin(self.config, self._built(options.seed), plan, options.epochs)
         if checkpoint is not None:
             fitting.resume(run, checkpoint)

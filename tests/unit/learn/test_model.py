@@ -277,6 +277,14 @@ def test_bad_options_are_refused(blobs, options, message):
         corners().fit(*blobs, **options)
 
 
+def test_batches_too_small_for_batch_norm_are_refused():
+    model = Sequential((2,), ["batch_norm", ("dense", {"units": 1})])
+    model.compile(loss="mse")
+    with pytest.raises(InvalidArgumentError, match="at least two samples"):
+        model.fit(np.zeros((4, 2)), np.zeros(4), batch_size=1)
+    model.fit(np.zeros((5, 2)), np.zeros(5), batch_size=2, seed=0)
+
+
 def test_a_second_fit_goes_on_from_the_weights(blobs):
     x, y = blobs
     model = corners()
