@@ -411,6 +411,7 @@ def test_a_large_request_passes_and_a_larger_one_does_not(cluster: Cluster) -> N
     with pytest.raises(grpc.RpcError) as too_large:
         cluster.call(INFER, _grpc_input("scale", values * 3), pb.ModelInferResponse)
     assert too_large.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert too_large.value.details() == refused.json["error"]
 
 
 def test_unknown_models_are_named(cluster: Cluster) -> None:
@@ -538,6 +539,7 @@ def test_a_dead_replica_is_an_unavailable_one(cluster: Cluster) -> None:
     with pytest.raises(grpc.RpcError) as nobody:
         cluster.call(INFER, _grpc_input("dead", [1.0]), pb.ModelInferResponse)
     assert nobody.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert nobody.value.details() == cluster.infer("dead", [1.0]).json["error"]
 
 
 def test_a_new_deployment_answers_within_a_second(cluster: Cluster, model: Path) -> None:

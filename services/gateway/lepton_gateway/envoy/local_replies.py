@@ -54,6 +54,8 @@ def _has_status(status: int) -> dict[str, Any]:
 
 def _from_grpc_client() -> list[dict[str, Any]]:
     """A REST call is gRPC too once it is transcoded, but then its path is another."""
-    grpc_content = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+    # The second is what the bridge makes of the first.
+    kinds = {"safe_regex": {"regex": r"application/(grpc.*|x-protobuf)"}}
+    grpc_content = {"name": "content-type", "string_match": kinds}
     transcoded = {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}
     return [{"header_filter": {"header": match}} for match in (grpc_content, transcoded)]
