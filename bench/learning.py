@@ -19,6 +19,7 @@ import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def lepton() -> float:
     return rate(lambda images: model.fit(*data(images), batch_size=BATCH))
 
 
-def _torch_network() -> object:
+def _torch_network() -> Any:
     from torch import nn
 
     return nn.Sequential(
@@ -81,42 +82,32 @@ def _torch_network() -> object:
     )
 
 
-def plain_loop() -> float:
+def _loop(layout: str) -> float:
     import torch
 
     torch.set_num_threads(THREADS)
-    network = _torch_network()
+    memory_format = getattr(torch, layout)
+    network = _torch_network().to(memory_format=memory_format)
     optimizer = torch.optim.Adam(network.parameters())
     loss_of = torch.nn.CrossEntropyLoss()
 
     def train(images: int) -> None:
         x, y = (torch.from_numpy(array) for array in data(images))
-        x = x.permute(0, 3, 1, 2).contiguous()
+        x = x.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
         for batch in torch.randperm(images).split(BATCH):
             optimizer.zero_grad()
             loss_of(network(x[batch]), y[batch]).backward()
             optimizer.step()
 
     return rate(train)
+
+
+def plain_loop() -> float:
+    return _loop("contiguous_format")
 
 
 def channels_last_loop() -> float:
-    import torch
-
-    torch.set_num_threads(THREADS)
-    network = _torch_network().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters())
-    loss_of = torch.nn.CrossEntropyLoss()
-
-    def train(images: int) -> None:
-        x, y = (torch.from_numpy(array) for array in data(images))
-        x = x.permute(0, 3, 1, 2)
-        for batch in torch.randperm(images).split(BATCH):
-            optimizer.zero_grad()
-            loss_of(network(x[batch]), y[batch]).backward()
-            optimizer.step()
-
-    return rate(train)
+    return _loop("channels_last")
 
 
 def lightning() -> float:
