@@ -29,6 +29,13 @@ class Membership:
         self._lease = lease
         self._keeper = asyncio.create_task(self._keep(), name="membership")
 
+    @property
+    def node(self) -> Node:
+        """A copy of the record as it was registered last."""
+        node = Node()
+        node.CopyFrom(self._node)
+        return node
+
     async def update(self, node: Node) -> None:
         """Replace the record, for instance when the free disk changes."""
         self._node = node
