@@ -109,7 +109,7 @@ class NatsBus:
 
     async def subscribe_new(self, subject: str) -> AsyncIterator[Message]:
         """Messages published from now on."""
-        async for message in self._follow(subject, await self._last_sequence(subject)):
+        async for message in self._follow(subject, None):
             yield message
 
     async def subscribe_all(self, subject: str, after_sequence: int = 0) -> AsyncIterator[Message]:
@@ -145,10 +145,12 @@ class NatsBus:
             async with asyncio.timeout(_DEADLINE_S):
                 await self._client.close()
 
-    async def _follow(self, subject: str, after: int) -> AsyncIterator[Message]:
-        """Messages after `after`, over any number of broken subscriptions."""
+    async def _follow(self, subject: str, after: int | None) -> AsyncIterator[Message]:
+        """Messages after a sequence, or from now on, over any number of broken subscriptions."""
         while not self._closed.is_set():
             try:
+                if after is None:
+                    after = await self._last_sequence(subject)
                 subscription = await self._subscribe(subject, after)
                 try:
                     async for message in self._fetched(subscription):
@@ -158,8 +160,8 @@ class NatsBus:
                     await _unsubscribe(subscription)
             except StreamNotFoundError:
                 # The broker restarted: consumers live in its memory, streams on its disk.
-                after = await self._recovered(subject, after)
-            except _FAILURES as error:
+                after = await self._recovered(subject, after or 0)
+            except (*_FAILURES, UnavailableError) as error:
                 _log.warning("subscription broken, trying again", reason=repr(error))
             await asyncio.sleep(_RETRY_S)
 

@@ -166,6 +166,19 @@ def test_without_a_broker_publishing_takes_no_longer_than_its_deadline(own_nats)
     run(scenario())
 
 
+def test_a_new_subscription_waits_for_a_broker_that_comes_back(own_nats):
+    async def scenario() -> None:
+        bus = await NatsBus.connect([f"nats://{own_nats.address}"])
+        own_nats.kill()
+        async with aclosing(bus.subscribe_new(SUBJECT)) as messages:
+            waiting = asyncio.ensure_future(anext(messages))
+            await asyncio.to_thread(own_nats.start_again)
+            assert await _published_until(bus, waiting) == b"after"
+        await bus.close()
+
+    run(scenario())
+
+
 async def _published_until(bus: NatsBus, waiting: asyncio.Future[Any]) -> bytes:
     while not waiting.done():
         await bus.publish(SUBJECT, b"after")
