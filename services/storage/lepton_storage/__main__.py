@@ -1,0 +1,107 @@
+"""`python -m lepton_storage`: a storage node as a process."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import structlog
+
+from lepton_ai.errors import LeptonError
+from lepton_ai.proto.v1 import node_pb2, storage_pb2, storage_pb2_grpc
+from lepton_ai.rpc import open_channel
+from lepton_runtime import keys
+from lepton_runtime.membership import Membership
+from lepton_runtime.server import Servicer
+from lepton_runtime.service import Runtime, run, serving
+from lepton_storage.copies import Copies
+from lepton_storage.datasets import Datasets
+from lepton_storage.disk import Disk
+from lepton_storage.healing import Healer
+from lepton_storage.manifests import Manifests
+from lepton_storage.models import Models
+from lepton_storage.peers import Channels, Members
+from lepton_storage.registry import Registry
+from lepton_storage.servicer import StorageServicer
+from lepton_storage.settings import StorageSettings
+from lepton_storage.store import ObjectStore
+
+_SPACE_INTERVAL_S = 10.0
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage")
+
+
+async def main(settings: StorageSettings, runtime: Runtime) -> None:
+    """Keep chunks until told to stop."""
+    disk = Disk(settings.data_dir, settings.reserve_bytes)
+    members = Members(runtime.state)
+    channels = Channels(partial(open_channel, token=settings.service_token, tls=settings.tls))
+    copies = Copies(settings.node_id, disk, members, channels)
+    manifests = Manifests(runtime.state)
+    healer = Healer(
+        node_id=settings.node_id,
+        disk=disk,
+        copies=copies,
+        manifests=manifests,
+        members=members,
+        clock=runtime.clock,
+        grace_s=settings.heal_grace_s,
+        interval_s=settings.heal_interval_s,
+    )
+    store = ObjectStore(copies, manifests, members, runtime.clock, settings.max_object_bytes)
+    servicer = _servicer(settings, runtime, store, disk)
+    try:
+        await _serve(runtime, servicer, members, healer, disk)
+    finally:
+        await channels.close()
+
+
+def _servicer(
+    settings: StorageSettings, runtime: Runtime, store: ObjectStore, disk: Disk
+) -> Servicer:
+    datasets = Registry(runtime.state, storage_pb2.Dataset, keys.DATASETS, keys.dataset)
+    models = Registry(runtime.state, storage_pb2.Model, keys.MODELS, keys.model)
+    says = (store, runtime.bus, runtime.clock, settings.node_id)
+    servicer = StorageServicer(
+        store=store,
+        disk=disk,
+        datasets=Datasets(datasets, *says),
+        models=Models(models, *says),
+        known_datasets=datasets,
+        known_models=models,
+    )
+    return Servicer(
+        servicer,
+        storage_pb2_grpc.add_StorageServiceServicer_to_server,
+        storage_pb2.DESCRIPTOR.services_by_name["StorageService"],
+    )
+
+
+async def _serve(
+    runtime: Runtime, servicer: Servicer, members: Members, healer: Healer, disk: Disk
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        background = [tasks.create_task(members.follow())]
+        # Before that, an upload would be acknowledged with the copies of a cluster of none.
+        await members.known()
+        async with serving(runtime, [servicer], node_pb2.NODE_ROLE_STORAGE) as membership:
+            background.append(tasks.create_task(healer.run()))
+            background.append(tasks.create_task(_tell_space(runtime, disk, membership)))
+            await runtime.stopping.wait()
+        for task in background:
+            task.cancel()
+
+
+async def _tell_space(runtime: Runtime, disk: Disk, membership: Membership) -> None:
+    """Keep the free space in this node's record, which placement goes by."""
+    while True:
+        node = membership.node
+        node.disk_capacity_bytes, node.disk_free_bytes = await disk.usage()
+        try:
+            await membership.update(node)
+        except LeptonError as error:
+            _log.warning("space_not_told", error=str(error))
+        await runtime.clock.sleep(_SPACE_INTERVAL_S)
+
+
+if __name__ == "__main__":
+    run(StorageSettings, main)

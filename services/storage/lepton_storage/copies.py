@@ -1,0 +1,139 @@
+"""Copies of a chunk: enough of them made, one good one found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import structlog
+
+from lepton_ai.errors import (
+    DataCorruptError,
+    LeptonError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from lepton_ai.proto.v1.storage_pb2 import Chunk
+from lepton_storage.disk import Disk
+from lepton_storage.peers import Members, Peers
+from lepton_storage.placement import StorageNode, ranked, targets
+
+__all__ = ["Copies"]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.copies")
+
+
+class Copies:
+    """Chunks of this node and of its peers.
+
+    Args:
+        node_id: This node.
+        disk: Its chunks.
+        members: The nodes that live.
+        peers: Carries chunks to and from them.
+    """
+
+    def __init__(self, node_id: str, disk: Disk, members: Members, peers: Peers) -> None:
+        self._node_id = node_id
+        self._disk = disk
+        self._members = members
+        self._peers = peers
+
+    async def make(self, chunk: Chunk, data: bytes, count: int) -> list[str]:
+        """Put a chunk on `count` nodes, this one if it can; a node that fails is passed over.
+
+        Returns:
+            The nodes that have it durably.
+
+        Raises:
+            ResourceExhaustedError: Too few nodes have space.
+            UnavailableError: Too few nodes could keep it.
+        """
+        nodes = self._members.nodes
+        here = [nodes[self._node_id]] if self._node_id in nodes else []
+        order = here + targets(chunk.hash, nodes.values(), held=here)
+        return await self.spread(chunk, data, order, count)
+
+    async def spread(
+        self, chunk: Chunk, data: bytes, order: Sequence[StorageNode], count: int
+    ) -> list[str]:
+        """Put a chunk on the first `count` nodes of `order` that take it. Raises as `make`."""
+        waiting = deque(order)
+        made: list[str] = []
+        failures: list[LeptonError] = []
+
+        async def make_one() -> None:
+            while waiting:
+                node = waiting.popleft()
+                try:
+                    await self._write(node, chunk, data)
+                except LeptonError as error:
+                    _log.warning("copy_failed", node=node.id, error=str(error))
+                    failures.append(error)
+                else:
+                    made.append(node.id)
+                    return
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(count):
+                tasks.create_task(make_one())
+        if len(made) < count:
+            raise _too_few(len(made), count, failures)
+        return made
+
+    async def find(self, chunk: Chunk) -> bytes:
+        """A chunk's bytes from wherever there is a good copy; a bad one here is replaced.
+
+        Raises:
+            DataCorruptError: No node that lives has a good copy.
+        """
+        try:
+            return await self._disk.read(chunk.hash)
+        except NotFoundError:
+            return await self.fetch(chunk)
+        except DataCorruptError:
+            data = await self.fetch(chunk)
+            await self._restore(chunk, data)
+            return data
+
+    async def fetch(self, chunk: Chunk) -> bytes:
+        """A chunk's bytes from another node. Raises as `find`."""
+        others = [node for node in self._members.nodes.values() if node.id != self._node_id]
+        order = ranked(chunk.hash, others)
+        # Nodes that are not said to have it may still do, from before they were lost.
+        for node in sorted(order, key=lambda node: node.id not in chunk.nodes):
+            try:
+                return await self._peers.get(node, chunk)
+            except LeptonError as error:
+                _log.warning("fetch_failed", node=node.id, error=str(error))
+        raise DataCorruptError(
+            "no living storage node has a good copy of a part of the object",
+            hint="bring back the storage nodes that are down",
+            chunk=chunk.hash.hex(),
+        )
+
+    async def _restore(self, chunk: Chunk, data: bytes) -> None:
+        """Replace the bad copy. The reader has right bytes and is not to fail with the disk."""
+        try:
+            await self._disk.write(chunk.hash, data)
+            _log.info("chunk_repaired", chunk=chunk.hash.hex())
+        except (LeptonError, OSError) as error:
+            _log.error("chunk_not_repaired", chunk=chunk.hash.hex(), error=str(error))
+
+    async def _write(self, node: StorageNode, chunk: Chunk, data: bytes) -> None:
+        if node.id != self._node_id:
+            await self._peers.put(node, chunk, data)
+            return
+        try:
+            await self._disk.write(chunk.hash, data)
+        except OSError as error:
+            raise UnavailableError(f"the disk of {node.id} failed: {error.strerror}") from None
+
+
+def _too_few(made: int, count: int, failures: Sequence[LeptonError]) -> LeptonError:
+    message = f"only {made} of {count} copies could be made"
+    if failures and all(isinstance(error, ResourceExhaustedError) for error in failures):
+        return ResourceExhaustedError(message, hint="the storage nodes are full")
+    return UnavailableError(message, hint="try again, or ask for fewer copies")

@@ -1,0 +1,160 @@
+"""Chunks get their copies back after a node is lost or a copy went bad."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from lepton_ai.errors import LeptonError
+from lepton_ai.proto.v1.storage_pb2 import Chunk, Object
+from lepton_runtime.clock import Clock
+from lepton_storage.copies import Copies
+from lepton_storage.disk import Disk
+from lepton_storage.manifests import Manifests
+from lepton_storage.peers import Members
+from lepton_storage.placement import StorageNode, ranked, targets
+
+__all__ = ["Absences", "Healer", "Repair", "plan"]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.healing")
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Copies that a chunk lacks: `count` more, on the first of `targets` that take them."""
+
+    chunk: Chunk
+    holders: tuple[str, ...]
+    targets: tuple[StorageNode, ...]
+    count: int
+
+
+class Absences:
+    """Since when nodes that hold chunks have not been seen."""
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self._since: dict[str, float] = {}
+
+    def lost(self, now: float, named: Collection[str], living: Collection[str]) -> set[str]:
+        """Those of `named` nodes that have been gone for the grace time: a reboot is no loss."""
+        self._since = {node: self._since.get(node, now) for node in named if node not in living}
+        return {node for node, since in self._since.items() if now - since >= self._grace_s}
+
+
+def plan(
+    manifest: Object, me: str, living: Mapping[str, StorageNode], lost: Collection[str]
+) -> list[Repair]:
+    """What node `me` should do for an object: it heals the chunks it is the first holder of.
+
+    Args:
+        manifest: The object.
+        me: This node.
+        living: The storage nodes that live.
+        lost: Nodes whose copies no longer count.
+    """
+    repairs = [_repair(chunk, manifest.replication, me, living, lost) for chunk in manifest.chunks]
+    return [repair for repair in repairs if repair]
+
+
+def _repair(
+    chunk: Chunk,
+    replication: int,
+    me: str,
+    living: Mapping[str, StorageNode],
+    lost: Collection[str],
+) -> Repair | None:
+    holders = [living[node] for node in chunk.nodes if node in living]
+    counted = [node for node in chunk.nodes if node not in lost]
+    missing = replication - len(counted)
+    order = targets(chunk.hash, living.values(), held=holders)
+    count = min(missing, len(order))
+    if count <= 0 or not holders or ranked(chunk.hash, holders)[0].id != me:
+        return None
+    return Repair(chunk, tuple(counted), tuple(order), count)
+
+
+class Healer:
+    """Carries plans out, round after round.
+
+    Args:
+        node_id: This node.
+        disk: Its chunks.
+        copies: Makes and finds copies.
+        manifests: What must have copies.
+        members: Nodes that live.
+        clock: Measures absences.
+        grace_s: How long a node may be gone before its chunks are copied again.
+        interval_s: Pause between rounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        disk: Disk,
+        copies: Copies,
+        manifests: Manifests,
+        members: Members,
+        clock: Clock,
+        grace_s: float,
+        interval_s: float,
+    ) -> None:
+        self._node_id = node_id
+        self._disk = disk
+        self._copies = copies
+        self._manifests = manifests
+        self._members = members
+        self._clock = clock
+        self._interval_s = interval_s
+        self._absences = Absences(grace_s)
+
+    async def run(self) -> None:
+        """Heal until cancelled. What fails is logged and tried again in the next round."""
+        while True:
+            try:
+                await self.heal()
+            except LeptonError as error:
+                _log.warning("healing_failed", error=str(error))
+            await self._clock.sleep(self._interval_s)
+
+    async def heal(self) -> None:
+        """One round over all objects."""
+        manifests = await self._manifests.list()
+        living = self._members.nodes
+        named = {node for item in manifests for chunk in item.chunks for node in chunk.nodes}
+        lost = self._absences.lost(self._clock.monotonic(), named, living)
+        for manifest in manifests:
+            await self._refill(manifest.chunks)
+            repairs = plan(manifest, self._node_id, living, lost)
+            if repairs:
+                await self._mend(manifest.id, repairs)
+
+    async def _refill(self, chunks: Sequence[Chunk]) -> None:
+        """Fetch what this node should have and does not, such as a copy put in quarantine."""
+        for chunk in chunks:
+            if self._node_id in chunk.nodes and not await self._disk.has(chunk.hash):
+                try:
+                    await self._disk.write(chunk.hash, await self._copies.fetch(chunk))
+                    _log.info("chunk_refilled", chunk=chunk.hash.hex())
+                except (LeptonError, OSError) as error:
+                    _log.warning("refill_failed", chunk=chunk.hash.hex(), error=str(error))
+
+    async def _mend(self, object_id: str, repairs: Sequence[Repair]) -> None:
+        nodes: dict[bytes, list[str]] = {}
+        for repair in repairs:
+            try:
+                made = await self._copy(repair)
+            except LeptonError as error:
+                _log.warning("copy_not_made", object=object_id, error=str(error))
+            else:
+                nodes[repair.chunk.hash] = [*repair.holders, *made]
+        if nodes:
+            await self._manifests.moved(object_id, nodes)
+            _log.info("object_healed", object=object_id, chunks=len(nodes))
+
+    async def _copy(self, repair: Repair) -> list[str]:
+        data = await self._copies.find(repair.chunk)
+        return await self._copies.spread(repair.chunk, data, repair.targets, repair.count)

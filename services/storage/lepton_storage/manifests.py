@@ -1,0 +1,86 @@
+"""Manifests of objects in the cluster's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lepton_ai.errors import ConflictError, NotFoundError
+from lepton_ai.proto.v1.storage_pb2 import Object
+from lepton_runtime import keys
+from lepton_runtime.state import Absent, Record, State, Unchanged, Write
+from lepton_storage.chunking import check_object_id
+
+__all__ = ["Manifests", "merged"]
+
+_TRIES = 10
+
+
+class Manifests:
+    """Reads and changes manifests; every change is compared and swapped."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def get(self, object_id: str) -> Object:
+        """The manifest of an object.
+
+        Raises:
+            InvalidArgumentError: That is no object's id.
+            NotFoundError: No such object is stored.
+        """
+        record = await self._state.get(keys.object_(check_object_id(object_id)))
+        if record is None:
+            raise NotFoundError(f"object {object_id!r} does not exist", object=object_id)
+        return Object.FromString(record.value)
+
+    async def list(self) -> list[Object]:
+        """All manifests."""
+        records = (await self._state.list(keys.OBJECTS)).records
+        return [Object.FromString(record.value) for record in records]
+
+    async def add(self, new: Object) -> Object:
+        """Make an object visible. When it is stored already, the copies of both count."""
+        result = await self._swap(new.id, lambda stored: merged(stored, new) if stored else new)
+        assert result is not None
+        return result
+
+    async def moved(self, object_id: str, nodes: dict[bytes, list[str]]) -> None:
+        """Replace where chunks are, by chunk hash. An object that is gone stays gone."""
+        await self._swap(object_id, lambda stored: _with_nodes(stored, nodes) if stored else None)
+
+    async def _swap(
+        self, object_id: str, change: Callable[[Object | None], Object | None]
+    ) -> Object | None:
+        key = keys.object_(object_id)
+        for _ in range(_TRIES):
+            record = await self._state.get(key)
+            changed = change(Object.FromString(record.value) if record else None)
+            if changed is None:
+                return None
+            write = Write(key, changed.SerializeToString())
+            if await self._state.commit([_condition(key, record)], [write]) is not None:
+                return changed
+        raise ConflictError("the object keeps changing", hint="try again", object=object_id)
+
+
+def merged(stored: Object, new: Object) -> Object:
+    """One manifest for the same content stored twice: all copies, and the higher wish."""
+    result = Object()
+    result.CopyFrom(stored)
+    result.replication = max(stored.replication, new.replication)
+    for chunk, other in zip(result.chunks, new.chunks, strict=True):
+        chunk.nodes.extend(node for node in other.nodes if node not in chunk.nodes)
+    return result
+
+
+def _with_nodes(stored: Object, nodes: dict[bytes, list[str]]) -> Object:
+    result = Object()
+    result.CopyFrom(stored)
+    for chunk in result.chunks:
+        if chunk.hash in nodes:
+            chunk.nodes[:] = nodes[chunk.hash]
+    return result
+
+
+def _condition(key: str, record: Record | None) -> Absent | Unchanged:
+    return Unchanged(key, record.mod_revision) if record else Absent(key)

@@ -1,0 +1,66 @@
+"""Models: published once for each job, as immutable versions."""
+
+from __future__ import annotations
+
+from lepton_ai.errors import InvalidArgumentError
+from lepton_ai.names import check_name
+from lepton_ai.proto.v1.event_pb2 import ModelPublished
+from lepton_ai.proto.v1.storage_pb2 import Model
+from lepton_runtime.bus import Bus
+from lepton_runtime.clock import Clock
+from lepton_runtime.events import publish_event
+from lepton_storage.registry import Registry
+from lepton_storage.store import ObjectStore
+
+__all__ = ["Models"]
+
+_MAX_CONFIG_BYTES = 256 * 1024
+
+
+class Models:
+    """Publishes models. Arguments are those of `lepton_storage.datasets.Datasets`."""
+
+    def __init__(
+        self,
+        registry: Registry[Model],
+        store: ObjectStore,
+        bus: Bus,
+        clock: Clock,
+        node_id: str,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._node_id = node_id
+
+    async def publish(self, asked: Model, tenant: str) -> Model:
+        """Name stored objects as the next version; the same job gets the same version again.
+
+        Raises:
+            InvalidArgumentError: The name is wrong, or no ONNX object is given.
+            NotFoundError: An object is not stored.
+        """
+        await self._check(asked)
+        model = Model()
+        model.CopyFrom(asked)
+        model.tenant = tenant
+        model.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
+        model, is_new = await self._registry.add(
+            model, same=lambda version: bool(asked.job_id) and version.job_id == asked.job_id
+        )
+        if is_new:
+            event = ModelPublished(model=model)
+            await publish_event(self._bus, self._clock, self._node_id, event)
+        return model
+
+    async def _check(self, model: Model) -> None:
+        check_name("model", model.name)
+        if not model.onnx_object:
+            raise InvalidArgumentError("a model needs onnx_object", hint="the id of its ONNX file")
+        if len(model.model_config.encode()) > _MAX_CONFIG_BYTES:
+            raise InvalidArgumentError(
+                "model_config is too large", hint=f"at most {_MAX_CONFIG_BYTES} bytes"
+            )
+        for object_id in filter(None, (model.onnx_object, model.weights_object)):
+            await self._store.stat(object_id)

@@ -1,0 +1,95 @@
+"""Numbered versions below a name: what datasets and models have in common."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
+from lepton_ai.names import check_name
+from lepton_ai.proto.v1.storage_pb2 import Dataset, Model
+from lepton_runtime.state import Absent, State, Write
+
+__all__ = ["Registry"]
+
+_TRIES = 10
+_EntryT = TypeVar("_EntryT", Dataset, Model)
+
+
+class Registry(Generic[_EntryT]):
+    """Immutable versions 1, 2, 3 … of named entries.
+
+    Args:
+        state: Where they are kept.
+        kind: The message, `Dataset` or `Model`.
+        prefix: Of their keys.
+        key: The key of a name and version.
+    """
+
+    def __init__(
+        self, state: State, kind: type[_EntryT], prefix: str, key: Callable[[str, int], str]
+    ) -> None:
+        self._state = state
+        self._kind = kind
+        self._prefix = prefix
+        self._key = key
+        self._noun = kind.DESCRIPTOR.name.lower()
+
+    async def add(self, entry: _EntryT, same: Callable[[_EntryT], bool]) -> tuple[_EntryT, bool]:
+        """Keep `entry` as the next version of its name, unless a version is the `same` already.
+
+        Returns:
+            The version that is kept, and whether it is new.
+        """
+        for _ in range(_TRIES):
+            versions = await self.list(entry.name)
+            for version in versions:
+                if same(version):
+                    return version, False
+            entry.version = max((version.version for version in versions), default=0) + 1
+            key = self._key(entry.name, entry.version)
+            if await self._state.commit([Absent(key)], [Write(key, entry.SerializeToString())]):
+                return entry, True
+        raise ConflictError(f"{self._noun} {entry.name!r} keeps changing", hint="try again")
+
+    async def get(self, name: str, version: int) -> _EntryT:
+        """A version, or the newest for 0.
+
+        Raises:
+            InvalidArgumentError: The name is outside the pattern, or the version negative.
+            NotFoundError: There is no such name or version; says which there are.
+        """
+        versions = {entry.version: entry for entry in await self.list(name)}
+        if version < 0:
+            raise InvalidArgumentError(f"version is {version}", hint="1 or more, or 0 for newest")
+        if not versions:
+            raise await self._no_such_name(name)
+        if version and version not in versions:
+            raise NotFoundError(
+                f"{self._noun} {name!r} has no version {version}",
+                hint=f"its newest is {max(versions)}",
+            )
+        return versions[version or max(versions)]
+
+    async def list(self, name: str) -> list[_EntryT]:
+        """All versions of a name, oldest first.
+
+        Raises:
+            InvalidArgumentError: The name is outside the pattern.
+        """
+        return await self._below(f"{self._prefix}{check_name(self._noun, name)}/")
+
+    async def list_all(self) -> list[_EntryT]:
+        """All versions of all names."""
+        return await self._below(self._prefix)
+
+    async def _below(self, prefix: str) -> list[_EntryT]:
+        records = (await self._state.list(prefix)).records
+        return [self._kind.FromString(record.value) for record in records]
+
+    async def _no_such_name(self, name: str) -> NotFoundError:
+        names = sorted({entry.name for entry in await self.list_all()})
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {len(names)} {self._noun}s"
+        return NotFoundError(f"{self._noun} {name!r} does not exist", hint=hint)

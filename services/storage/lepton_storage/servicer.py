@@ -1,0 +1,159 @@
+"""The calls of `StorageService`: convert, call, convert."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import grpc
+
+from lepton_ai.errors import DataCorruptError, InvalidArgumentError, NotFoundError
+from lepton_ai.proto.v1 import storage_pb2, storage_pb2_grpc
+from lepton_runtime.server import principal
+from lepton_storage.chunking import CHUNK_BYTES
+from lepton_storage.datasets import Datasets
+from lepton_storage.disk import Disk
+from lepton_storage.models import Models
+from lepton_storage.peers import PART_BYTES
+from lepton_storage.registry import Registry
+from lepton_storage.store import ObjectStore
+
+__all__ = ["StorageServicer"]
+
+_HASH_BYTES = 32
+_Context = grpc.aio.ServicerContext[Any, Any]
+_RequestT = TypeVar("_RequestT", storage_pb2.PutObjectRequest, storage_pb2.PutChunkRequest)
+
+
+class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
+    """Answers `StorageService`.
+
+    Args:
+        store: Objects of the cluster.
+        disk: Chunks of this node.
+        datasets: Creates datasets.
+        models: Publishes models.
+        known_datasets: Finds datasets.
+        known_models: Finds models.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        disk: Disk,
+        datasets: Datasets,
+        models: Models,
+        known_datasets: Registry[storage_pb2.Dataset],
+        known_models: Registry[storage_pb2.Model],
+    ) -> None:
+        self._store = store
+        self._disk = disk
+        self._datasets = datasets
+        self._models = models
+        self._known_datasets = known_datasets
+        self._known_models = known_models
+
+    async def PutObject(
+        self, request_iterator: AsyncIterator[storage_pb2.PutObjectRequest], context: _Context
+    ) -> storage_pb2.PutObjectResponse:
+        """Store an object."""
+        first = await anext(request_iterator, storage_pb2.PutObjectRequest())
+        if not first.HasField("header"):
+            raise InvalidArgumentError("the first message must be the header")
+        parts = _parts(request_iterator)
+        stored = await self._store.put(first.header, parts, principal().tenant)
+        return storage_pb2.PutObjectResponse(object=stored)
+
+    async def GetObject(
+        self, request: storage_pb2.GetObjectRequest, context: _Context
+    ) -> AsyncIterator[storage_pb2.GetObjectResponse]:
+        """Read an object or a range of it."""
+        async for part in self._store.get(request.id, request.offset, request.length):
+            yield storage_pb2.GetObjectResponse(data=part)
+
+    async def StatObject(
+        self, request: storage_pb2.StatObjectRequest, context: _Context
+    ) -> storage_pb2.StatObjectResponse:
+        """Tell what is known of an object."""
+        return storage_pb2.StatObjectResponse(object=await self._store.stat(request.id))
+
+    async def PutChunk(
+        self, request_iterator: AsyncIterator[storage_pb2.PutChunkRequest], context: _Context
+    ) -> storage_pb2.PutChunkResponse:
+        """Keep a chunk on this node."""
+        first = await anext(request_iterator, storage_pb2.PutChunkRequest())
+        chunk = first.chunk
+        if len(chunk.hash) != _HASH_BYTES or not 0 < chunk.size_bytes <= CHUNK_BYTES:
+            raise InvalidArgumentError("the first message must describe a chunk")
+        data = bytearray()
+        async for part in _parts(request_iterator):
+            data += part
+            if len(data) > chunk.size_bytes:
+                raise InvalidArgumentError("the chunk is longer than announced")
+        await self._disk.write(chunk.hash, bytes(data))
+        return storage_pb2.PutChunkResponse()
+
+    async def GetChunk(
+        self, request: storage_pb2.GetChunkRequest, context: _Context
+    ) -> AsyncIterator[storage_pb2.GetChunkResponse]:
+        """Read a chunk of this node."""
+        if len(request.hash) != _HASH_BYTES:
+            raise InvalidArgumentError("a chunk's hash has 32 bytes")
+        try:
+            data = await self._disk.read(request.hash)
+        except DataCorruptError:
+            # It is in quarantine now and healing fetches another: here it does not exist.
+            raise NotFoundError("the chunk is not on this node") from None
+        for start in range(0, len(data), PART_BYTES):
+            yield storage_pb2.GetChunkResponse(data=data[start : start + PART_BYTES])
+
+    async def CreateDataset(
+        self, request: storage_pb2.CreateDatasetRequest, context: _Context
+    ) -> storage_pb2.CreateDatasetResponse:
+        """Name splits as a dataset."""
+        dataset = await self._datasets.create(request, principal().tenant)
+        return storage_pb2.CreateDatasetResponse(dataset=dataset)
+
+    async def GetDataset(
+        self, request: storage_pb2.GetDatasetRequest, context: _Context
+    ) -> storage_pb2.GetDatasetResponse:
+        """Find a dataset."""
+        dataset = await self._known_datasets.get(request.name, request.version)
+        return storage_pb2.GetDatasetResponse(dataset=dataset)
+
+    async def ListDatasets(
+        self, request: storage_pb2.ListDatasetsRequest, context: _Context
+    ) -> storage_pb2.ListDatasetsResponse:
+        """List all datasets."""
+        datasets = await self._known_datasets.list_all()
+        return storage_pb2.ListDatasetsResponse(datasets=datasets)
+
+    async def PublishModel(
+        self, request: storage_pb2.PublishModelRequest, context: _Context
+    ) -> storage_pb2.PublishModelResponse:
+        """Name stored objects as a model."""
+        model = await self._models.publish(request.model, principal().tenant)
+        return storage_pb2.PublishModelResponse(model=model)
+
+    async def GetModel(
+        self, request: storage_pb2.GetModelRequest, context: _Context
+    ) -> storage_pb2.GetModelResponse:
+        """Find a model."""
+        model = await self._known_models.get(request.name, request.version)
+        return storage_pb2.GetModelResponse(model=model)
+
+    async def ListModels(
+        self, request: storage_pb2.ListModelsRequest, context: _Context
+    ) -> storage_pb2.ListModelsResponse:
+        """List models."""
+        known = self._known_models
+        models = await (known.list(request.name) if request.name else known.list_all())
+        return storage_pb2.ListModelsResponse(models=models)
+
+
+async def _parts(requests: AsyncIterator[_RequestT]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if len(request.data) > PART_BYTES:
+            raise InvalidArgumentError("a part is too long", hint=f"at most {PART_BYTES} bytes")
+        yield request.data

@@ -1,0 +1,25 @@
+"""What a storage node can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lepton_runtime.settings import RuntimeSettings
+
+__all__ = ["StorageSettings"]
+
+
+class StorageSettings(RuntimeSettings):
+    """Settings of a storage node, in addition to those that all services share.
+
+    Chunks lie below `data_dir`. Nodes with the same ``zone`` label are expected to fail together.
+    """
+
+    reserve_bytes: int = Field(
+        256 * 1024 * 1024, ge=0, description="Free disk space that is never used."
+    )
+    max_object_bytes: int = Field(64 * 1024**3, ge=1, description="Larger objects are refused.")
+    heal_grace_s: float = Field(
+        30.0, ge=0, description="How long a node may be gone before its chunks are copied again."
+    )
+    heal_interval_s: float = Field(5.0, gt=0, description="Pause between two looks at all chunks.")

@@ -1,0 +1,284 @@
+"""Three storage nodes as real processes: what they keep outlives what happens to one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from lepton_ai.errors import (
+    DataError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnavailableError,
+)
+from lepton_ai.objects import ObjectClient
+from lepton_ai.proto.v1 import node_pb2, options_pb2, storage_pb2
+from lepton_ai.proto.v1.storage_pb2_grpc import StorageServiceStub
+from lepton_ai.rpc import open_channel, translated_errors
+from lepton_runtime import keys
+from lepton_runtime.auth import TokenSigner, make_keys
+from lepton_runtime.etcd import EtcdState
+from lepton_runtime.servers import start_etcd, start_nats
+
+TIMEOUT_S = 30.0
+CONTENT = np.random.default_rng(7).bytes(9 * 1024 * 1024 + 11)
+
+
+@dataclass
+class Cluster:
+    """Storage nodes with their own etcd and NATS."""
+
+    folder: Path
+    state: EtcdState
+    token: str
+    settings: dict[str, str]
+    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    async def start(self, name: str) -> None:
+        own = {"LEPTON_NODE_ID": name, "LEPTON_DATA_DIR": str(self.folder / name)}
+        self.processes[name] = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "lepton_storage"), env={**os.environ, **self.settings, **own}
+        )
+
+    async def kill(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.kill()
+        await process.wait()
+
+    async def nodes(self) -> dict[str, node_pb2.Node]:
+        records = (await self.state.list(keys.NODES)).records
+        nodes = [node_pb2.Node.FromString(record.value) for record in records]
+        return {node.id: node for node in nodes if node.disk_free_bytes}
+
+    async def channel(self, name: str, token: str = "") -> grpc.aio.Channel:
+        node = (await self.nodes())[name]
+        self.channels.append(open_channel(node.address, token or self.token))
+        return self.channels[-1]
+
+    async def client(self, name: str) -> ObjectClient:
+        return ObjectClient(await self.channel(name))
+
+    def files(self, name: str) -> list[Path]:
+        return sorted((self.folder / name / "chunks").glob("*/*"))
+
+    async def close(self) -> None:
+        for channel in self.channels:
+            await channel.close()
+        for name in list(self.processes):
+            await self.kill(name)
+        await self.state.close()
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while not await holds():  # noqa: ASYNC110 - other processes are watched
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running(folder: Path, count: int = 3, grace_s: float = 1.0) -> AsyncGenerator[Cluster]:
+    """Nodes s1, s2 … that know each other, and nothing of them left afterwards."""
+    make_keys(folder / "keys", time.time())
+    etcd, nats = await start_etcd(folder / "etcd"), await start_nats(folder / "nats")
+    settings = {
+        "LEPTON_ETCD_ENDPOINTS": json.dumps([etcd.address]),
+        "LEPTON_NATS_SERVERS": json.dumps([f"nats://{nats.address}"]),
+        "LEPTON_KEYS_DIR": str(folder / "keys"),
+        "LEPTON_HEAL_GRACE_S": str(grace_s),
+        "LEPTON_HEAL_INTERVAL_S": "0.2",
+        "LEPTON_LEASE_TTL_S": "2",
+    }
+    token = (folder / "keys/admin.token").read_text()
+    cluster = Cluster(folder, EtcdState([etcd.address]), token, settings)
+
+    async def complete() -> bool:
+        return len(await cluster.nodes()) == count
+
+    try:
+        for number in range(1, count + 1):
+            await cluster.start(f"s{number}")
+        await eventually(complete)
+        yield cluster
+    finally:
+        await cluster.close()
+        await nats.stop()
+        await etcd.stop()
+
+
+def test_an_object_outlives_a_node_and_gets_its_copies_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as cluster:
+            stored = await (await cluster.client("s1")).put_bytes(CONTENT)
+            assert [len(chunk.nodes) for chunk in stored.chunks] == [2, 2, 2]
+            await cluster.kill("s1")
+            reader = await cluster.client("s2")
+            assert await reader.get_bytes(stored.id) == CONTENT
+
+            async def healed() -> bool:
+                chunks = (await reader.stat(stored.id)).chunks
+                return all(set(chunk.nodes) == {"s2", "s3"} for chunk in chunks)
+
+            await eventually(healed)
+            assert len(cluster.files("s2")) == len(cluster.files("s3")) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_spoilt_copy_is_never_served_and_is_repaired(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as cluster:
+            client = await cluster.client("s1")
+            stored = await client.put_bytes(CONTENT)
+            good = {path: path.read_bytes() for path in cluster.files("s1")}
+            for path, data in good.items():
+                path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            assert await client.get_bytes(stored.id) == CONTENT
+            assert {path: path.read_bytes() for path in cluster.files("s1")} == good
+            # Read through a node whose peer has a bad copy.
+            path = next(iter(good))
+            path.write_bytes(b"short")
+            for name in ("s2", "s3"):
+                assert await (await cluster.client(name)).get_bytes(stored.id) == CONTENT
+
+    asyncio.run(scenario())
+
+
+def test_a_reader_does_not_notice_that_a_node_dies(tmp_path: Path) -> None:
+    content = np.random.default_rng(8).bytes(40 * 1024 * 1024)
+
+    async def scenario() -> None:
+        async with running(tmp_path, grace_s=60) as cluster:
+            stored = await (await cluster.client("s1")).put_bytes(content, replication=2)
+            held = [set(chunk.nodes) for chunk in stored.chunks]
+            assert any("s1" in nodes and "s2" in nodes for nodes in held)
+            seen: list[int] = []
+
+            def progress(carried: int, size: int) -> None:
+                if not seen:
+                    cluster.processes["s1"].send_signal(signal.SIGKILL)
+                seen.append(carried)
+
+            # s3 fetches what it has not from s1, which dies after the first part.
+            reader = await cluster.client("s3")
+            assert await reader.get_bytes(stored.id, progress=progress) == content
+            assert seen[-1] == len(content)
+
+    asyncio.run(scenario())
+
+
+def test_objects_as_files_and_ranges(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, count=2) as cluster:
+            client = await cluster.client("s1")
+            (tmp_path / "in").write_bytes(CONTENT)
+            stored = await client.put_file(tmp_path / "in")
+            assert await client.put_bytes(CONTENT) == stored
+            other = await cluster.client("s2")
+            await other.get_to_file(stored.id, tmp_path / "out")
+            assert (tmp_path / "out").read_bytes() == CONTENT
+            start = 4 * 1024 * 1024 - 3
+            assert await other.get_range(stored.id, start, 7) == CONTENT[start : start + 7]
+            with pytest.raises(InvalidArgumentError, match="are not in the object"):
+                await other.get_range(stored.id, len(CONTENT), 1)
+            with pytest.raises(NotFoundError):
+                await other.get_to_file(f"b3-{'0' * 64}", tmp_path / "none")
+            assert not list(tmp_path.glob("*none*"))
+            empty = await client.put_bytes(b"")
+            assert await client.get_bytes(empty.id) == b""
+            with pytest.raises(UnavailableError, match="2 storage nodes are alive"):
+                await client.put_bytes(b"x", replication=3)
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_upload_leaves_nothing_visible(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, count=2) as cluster:
+            stub = StorageServiceStub(await cluster.channel("s1"))
+            headers = [
+                storage_pb2.PutObjectHeader(size_bytes=9),
+                storage_pb2.PutObjectHeader(size_bytes=-1, expected_id=f"b3-{'0' * 64}"),
+                storage_pb2.PutObjectHeader(size_bytes=-1, replication=6),
+            ]
+            for header in headers:
+                parts = [
+                    storage_pb2.PutObjectRequest(header=header),
+                    storage_pb2.PutObjectRequest(data=b"too short"[:-1]),
+                ]
+                with pytest.raises(InvalidArgumentError):
+                    async with translated_errors():
+                        await stub.PutObject(iter(parts), timeout=TIMEOUT_S)
+            assert not (await cluster.state.list(keys.OBJECTS)).records
+
+    asyncio.run(scenario())
+
+
+def test_datasets_and_models(tmp_path: Path) -> None:
+    arrays = {"x": np.arange(24, dtype=np.float32).reshape(6, 4), "y": np.arange(6)}
+
+    async def scenario() -> None:
+        async with running(tmp_path, count=2) as cluster:
+            channel = await cluster.channel("s1")
+            client, stub = ObjectClient(channel), StorageServiceStub(channel)
+            split = await client.put_split("train", arrays)
+            rows = await client.get_rows(split, 2, 5)
+            np.testing.assert_array_equal(rows["x"], arrays["x"][2:5])
+            np.testing.assert_array_equal(rows["y"], arrays["y"][2:5])
+            request = storage_pb2.CreateDatasetRequest(name="sums", splits=[split])
+            async with translated_errors():
+                versions = [
+                    (await stub.CreateDataset(request, timeout=TIMEOUT_S)).dataset.version
+                    for _ in range(2)
+                ]
+                assert versions == [1, 2]
+                wrong = storage_pb2.Split()
+                wrong.CopyFrom(split)
+                wrong.rows = 7
+                request = storage_pb2.CreateDatasetRequest(name="sums", splits=[wrong])
+                with pytest.raises(DataError):
+                    async with translated_errors():
+                        await stub.CreateDataset(request, timeout=TIMEOUT_S)
+                listed = await stub.ListDatasets(
+                    storage_pb2.ListDatasetsRequest(), timeout=TIMEOUT_S
+                )
+                assert [dataset.version for dataset in listed.datasets] == [1, 2]
+            model = storage_pb2.Model(name="mnist", onnx_object=split.object_id, job_id="j-1")
+            publish = storage_pb2.PublishModelRequest(model=model)
+            calls = [stub.PublishModel(publish, timeout=TIMEOUT_S) for _ in range(5)]
+            answers = await asyncio.gather(*calls)
+            assert {answer.model.version for answer in answers} == {1}
+            with pytest.raises(NotFoundError, match="did you mean 'mnist'"):
+                async with translated_errors():
+                    asked = storage_pb2.GetModelRequest(name="mnits")
+                    await stub.GetModel(asked, timeout=TIMEOUT_S)
+
+    asyncio.run(scenario())
+
+
+def test_only_services_touch_chunks(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, count=1) as cluster:
+            signer = TokenSigner((tmp_path / "keys/signing.pem").read_bytes())
+            minted = signer.mint("team", options_pb2.ROLE_ADMIN, 60, time.time())
+            stub = StorageServiceStub(await cluster.channel("s1", minted.token))
+            with pytest.raises(PermissionDeniedError):
+                async with translated_errors():
+                    request = storage_pb2.GetChunkRequest(hash=bytes(32))
+                    async for _ in stub.GetChunk(request, timeout=TIMEOUT_S):
+                        pass
+
+    asyncio.run(scenario())
