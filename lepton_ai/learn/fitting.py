@@ -17,6 +17,7 @@ from lepton_ai.learn.callbacks import Callback, Run
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.learn.files import ModelFile, read_model
 from lepton_ai.learn.history import History
+from lepton_ai.learn.memory import keep_freed_memory
 from lepton_ai.learn.network import Network
 from lepton_ai.learn.progress import announce, epoch_progress
 from lepton_ai.learn.trainer import Meter, Trainer, forward_loss, objective_of
@@ -100,6 +101,7 @@ def fit(
     The random state of dropout and augmentation comes from seed and epoch, so that a resumed run
     equals one that was never interrupted. torch's global random state is left as it was.
     """
+    keep_freed_memory()
     for callback in callbacks:
         callback.on_fit_begin(run)
     with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []):
