@@ -81,8 +81,10 @@ class Registry(Generic[_EntryT]):
         return await self._below(f"{self._prefix}{check_name(self._noun, name)}/")
 
     async def list_all(self) -> list[_EntryT]:
-        """All versions of all names."""
-        return await self._below(self._prefix)
+        """All versions of all names, by name, oldest first."""
+        entries = await self._below(self._prefix)
+        # Keys sort otherwise where one name begins with another: '-' comes before '/'.
+        return sorted(entries, key=lambda entry: (entry.name, entry.version))
 
     async def _below(self, prefix: str) -> list[_EntryT]:
         records = (await self._state.list(prefix)).records

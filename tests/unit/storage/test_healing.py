@@ -1,0 +1,57 @@
+"""Which node heals what, and when."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lepton_ai.proto.v1.storage_pb2 import Chunk, Object
+from lepton_storage.chunking import digest
+from lepton_storage.healing import Absences, plan
+from lepton_storage.placement import StorageNode
+
+NAMES = "abcde"
+
+
+def living(names: str) -> dict[str, StorageNode]:
+    return {name: StorageNode(name, f"{name}:1", name, 100) for name in names}
+
+
+def test_a_reboot_is_no_loss() -> None:
+    absences = Absences(30.0)
+    assert absences.lost(0.0, "ab", "a") == set()
+    assert absences.lost(29.0, "ab", "a") == set()
+    assert absences.lost(30.0, "ab", "a") == {"b"}
+    assert absences.lost(31.0, "ab", "ab") == set()
+    assert absences.lost(32.0, "ab", "a") == set()
+
+
+@given(
+    st.sets(st.sampled_from(NAMES), min_size=1),
+    st.sets(st.sampled_from(NAMES)),
+    st.integers(1, 5),
+    st.binary(min_size=1, max_size=4),
+)
+def test_exactly_one_holder_makes_up_for_what_is_lost(
+    holders: set[str], alive: set[str], replication: int, content: bytes
+) -> None:
+    chunk = Chunk(hash=digest(content), size_bytes=1, nodes=sorted(holders))
+    manifest = Object(id="o", chunks=[chunk], replication=replication)
+    nodes, lost = living("".join(alive)), holders - alive
+    plans = {name: plan(manifest, name, nodes, lost) for name in alive}
+    healers = {name: repairs[0] for name, repairs in plans.items() if repairs}
+    survivors = holders & alive
+    due = survivors and len(survivors) < min(replication, len(alive))
+    assert len(healers) == (1 if due else 0)
+    for name, repair in healers.items():
+        assert name in survivors
+        assert repair.count == min(replication, len(alive)) - len(survivors)
+        assert {node.id for node in repair.targets} == alive - survivors
+        assert set(repair.holders) == survivors
+
+
+def test_nothing_is_copied_while_a_node_may_come_back() -> None:
+    chunk = Chunk(hash=digest(b"x"), size_bytes=1, nodes=["a", "b"])
+    manifest = Object(id="o", chunks=[chunk], replication=2)
+    assert plan(manifest, "a", living("ac"), lost=set()) == []
+    assert len(plan(manifest, "a", living("ac"), lost={"b"})) == 1

@@ -1,0 +1,269 @@
+"""Objects over three nodes in one process: real files, in-memory state, no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lepton_ai.errors import (
+    DataCorruptError,
+    InvalidArgumentError,
+    LeptonError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from lepton_ai.proto.v1.node_pb2 import NODE_ROLE_STORAGE, Node
+from lepton_ai.proto.v1.storage_pb2 import Chunk, Object, PutObjectHeader
+from lepton_runtime import keys
+from lepton_runtime.clock import ManualClock
+from lepton_runtime.memory import MemoryState
+from lepton_runtime.state import Remove, Write
+from lepton_storage.chunking import CHUNK_BYTES
+from lepton_storage.copies import Copies
+from lepton_storage.disk import Disk
+from lepton_storage.healing import Healer
+from lepton_storage.manifests import Manifests
+from lepton_storage.peers import Members
+from lepton_storage.placement import StorageNode
+from lepton_storage.store import ObjectStore
+
+CONTENT = bytes(range(256)) * (CHUNK_BYTES // 256) + b"and a second chunk"
+UNKNOWN = PutObjectHeader(size_bytes=-1)
+LIMIT = 16 * 1024 * 1024
+GRACE_S = 30.0
+
+
+class DirectPeers:
+    """Reaches the disks of the other nodes; those that are down do not answer."""
+
+    def __init__(self, disks: dict[str, Disk]) -> None:
+        self._disks = disks
+        self.down: dict[str, LeptonError] = {}
+
+    async def put(self, node: StorageNode, chunk: Chunk, data: bytes) -> None:
+        await self._reach(node).write(chunk.hash, data)
+
+    async def get(self, node: StorageNode, chunk: Chunk) -> bytes:
+        return await self._reach(node).read(chunk.hash)
+
+    def _reach(self, node: StorageNode) -> Disk:
+        if node.id in self.down:
+            raise self.down[node.id]
+        return self._disks[node.id]
+
+
+@dataclass
+class Nodes:
+    """Nodes a, b and c; `store` and `healer` are those of a."""
+
+    folder: Path
+    state: MemoryState
+    members: Members
+    disks: dict[str, Disk]
+    peers: DirectPeers
+    store: ObjectStore
+    healer: Healer
+    clock: ManualClock
+    following: asyncio.Task[None]
+
+    async def put(self, content: bytes, header: PutObjectHeader = UNKNOWN) -> Object:
+        return await self.store.put(header, parts(content), "team")
+
+    async def read(self, object_id: str) -> bytes:
+        return b"".join([part async for part in self.store.get(object_id)])
+
+    async def lose(self, name: str) -> None:
+        self.peers.down[name] = UnavailableError("down")
+        await self.state.commit([], [Remove(keys.node(name))])
+        await self.clock.advance(0)
+
+    def files(self, name: str) -> list[Path]:
+        return sorted((self.folder / name / "chunks").glob("*/*"))
+
+
+async def parts(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 1_000_000):
+        yield content[start : start + 1_000_000]
+
+
+async def three_nodes(folder: Path) -> Nodes:
+    state, clock = MemoryState(), ManualClock()
+    for name in "abc":
+        node = Node(id=name, role=NODE_ROLE_STORAGE, address=name, disk_free_bytes=100)
+        await state.commit([], [Write(keys.node(name), node.SerializeToString())])
+    members = Members(state)
+    following = asyncio.create_task(members.follow())
+    await members.known()
+    disks = {name: Disk(folder / name, 0) for name in "abc"}
+    peers = DirectPeers(disks)
+    copies, manifests = Copies("a", disks["a"], members, peers), Manifests(state)
+    healer = Healer(
+        node_id="a",
+        disk=disks["a"],
+        copies=copies,
+        manifests=manifests,
+        members=members,
+        clock=clock,
+        grace_s=GRACE_S,
+        interval_s=1.0,
+    )
+    store = ObjectStore(copies, manifests, members, clock, LIMIT)
+    return Nodes(folder, state, members, disks, peers, store, healer, clock, following)
+
+
+def test_an_object_has_its_copies_when_it_is_acknowledged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        stored = await nodes.put(CONTENT)
+        assert (stored.size_bytes, stored.tenant, stored.replication) == (len(CONTENT), "team", 2)
+        for chunk in stored.chunks:
+            assert len(chunk.nodes) == 2
+            for name in chunk.nodes:
+                assert len(await nodes.disks[name].read(chunk.hash)) == chunk.size_bytes
+        assert await nodes.read(stored.id) == CONTENT
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_fails_is_passed_over(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        nodes.peers.down["b"] = UnavailableError("down")
+        stored = await nodes.put(CONTENT)
+        assert [set(chunk.nodes) for chunk in stored.chunks] == [{"a", "c"}] * 2
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("failure", [UnavailableError, ResourceExhaustedError])
+def test_too_few_copies_are_no_upload(tmp_path: Path, failure: type[LeptonError]) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        nodes.peers.down = {"b": failure("no"), "c": failure("no")}
+        with pytest.raises(failure, match="only 1 of 2 copies"):
+            await nodes.put(CONTENT)
+        assert not (await nodes.state.list(keys.OBJECTS)).records
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("header", "error"),
+    [
+        (PutObjectHeader(size_bytes=1), InvalidArgumentError),
+        (PutObjectHeader(size_bytes=-1, expected_id="b3-" + "0" * 64), InvalidArgumentError),
+        (PutObjectHeader(size_bytes=-1, expected_id="../x"), InvalidArgumentError),
+        (PutObjectHeader(size_bytes=-1, replication=-1), InvalidArgumentError),
+        (PutObjectHeader(size_bytes=-1, replication=4), UnavailableError),
+        (PutObjectHeader(size_bytes=LIMIT + 1), ResourceExhaustedError),
+    ],
+)
+def test_wrong_uploads_stay_invisible(
+    tmp_path: Path, header: PutObjectHeader, error: type[LeptonError]
+) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        with pytest.raises(error):
+            await nodes.put(b"content", header)
+        assert not (await nodes.state.list(keys.OBJECTS)).records
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_an_endless_upload_is_cut_off(tmp_path: Path) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1_000_000)
+
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        with pytest.raises(ResourceExhaustedError, match="too large"):
+            await nodes.store.put(UNKNOWN, endless(), "team")
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_the_reader_of_a_bad_copy_gets_right_bytes_and_it_is_repaired(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        stored = await nodes.put(CONTENT)
+        path = nodes.files("a")[0]
+        good = path.read_bytes()
+        path.write_bytes(good[:-1])
+        assert await nodes.read(stored.id) == CONTENT
+        assert path.read_bytes() == good
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_without_any_good_copy_no_wrong_byte_is_served(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        stored = await nodes.put(b"content")
+        for name in "abc":
+            for path in nodes.files(name):
+                path.write_bytes(b"kontent")
+        with pytest.raises(DataCorruptError, match="no living storage node"):
+            await nodes.read(stored.id)
+        with pytest.raises(NotFoundError):
+            await nodes.read("b3-" + "0" * 64)
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_node_is_made_up_for_after_the_grace_time(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        stored = await nodes.put(b"content")
+        [other] = set(stored.chunks[0].nodes) - {"a"}
+        await nodes.lose(other)
+        await nodes.healer.heal()
+        await nodes.clock.advance(GRACE_S - 1)
+        await nodes.healer.heal()
+        assert set((await nodes.store.stat(stored.id)).chunks[0].nodes) == {"a", other}
+        await nodes.clock.advance(1)
+        await nodes.healer.heal()
+        [third] = {"b", "c"} - {other}
+        assert set((await nodes.store.stat(stored.id)).chunks[0].nodes) == {"a", third}
+        assert await nodes.disks[third].read(stored.chunks[0].hash) == b"content"
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_copy_that_vanished_is_fetched_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        stored = await nodes.put(b"content")
+        nodes.files("a")[0].unlink()
+        await nodes.healer.heal()
+        assert await nodes.disks["a"].read(stored.chunks[0].hash) == b"content"
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_the_same_content_twice_is_one_object_with_the_higher_wish(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        first = await nodes.put(b"content")
+        second = await nodes.put(b"content", PutObjectHeader(size_bytes=-1, replication=3))
+        assert first.id == second.id
+        assert second.replication == 3
+        assert set(second.chunks[0].nodes) == {"a", "b", "c"}
+        assert len((await nodes.state.list(keys.OBJECTS)).records) == 1
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
