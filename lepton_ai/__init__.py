@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lepton_ai.cluster.client import AsyncCluster
+    from lepton_ai.cluster.sync import Cluster
     from lepton_ai.learn.callbacks import Callback, Checkpoint, EarlyStopping
     from lepton_ai.learn.history import History
     from lepton_ai.learn.kinds import CNN, RNN, Sequential, from_torch, load
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CNN",
     "RNN",
+    "AsyncCluster",
     "Callback",
     "Checkpoint",
+    "Cluster",
     "EarlyStopping",
     "History",
     "Model",
@@ -34,8 +38,10 @@ __all__ = [
 _HOMES = {
     "CNN": "lepton_ai.learn.kinds",
     "RNN": "lepton_ai.learn.kinds",
+    "AsyncCluster": "lepton_ai.cluster.client",
     "Callback": "lepton_ai.learn.callbacks",
     "Checkpoint": "lepton_ai.learn.callbacks",
+    "Cluster": "lepton_ai.cluster.sync",
     "EarlyStopping": "lepton_ai.learn.callbacks",
     "History": "lepton_ai.learn.history",
     "Model": "lepton_ai.learn.model",

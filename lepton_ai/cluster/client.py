@@ -1,0 +1,450 @@
+"""The cluster, for asyncio: every call the SDK makes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from lepton_ai.cluster.arrays import Splits, columns_of, content_name
+from lepton_ai.cluster.endpoint import AsyncEndpoint
+from lepton_ai.cluster.profile import Profile
+from lepton_ai.cluster.progress import TrainingBar
+from lepton_ai.cluster.transport import HttpPool
+from lepton_ai.errors import (
+    CancelledError,
+    ConflictError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from lepton_ai.learn.history import History
+from lepton_ai.learn.remote import FitRequest, FitResult
+from lepton_ai.names import check_name
+from lepton_ai.objects import ObjectClient
+from lepton_ai.proto.v1 import (
+    deployment_pb2,
+    gateway_pb2,
+    gateway_pb2_grpc,
+    job_pb2,
+    node_pb2,
+    options_pb2,
+    scheduler_pb2,
+    scheduler_pb2_grpc,
+    storage_pb2,
+    storage_pb2_grpc,
+)
+from lepton_ai.rpc import open_channel, translated_errors
+
+if TYPE_CHECKING:
+    from lepton_ai.learn.model import Model
+
+__all__ = ["ENDED", "AsyncCluster"]
+
+_log = logging.getLogger("lepton_ai.cluster")
+_CALL_S = 30.0
+# A gateway or scheduler may be replaced while a job is watched.
+_OUTAGE_S = 60.0
+_RETRY_S = 0.5
+_POLL_S = 0.1
+ENDED = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
+
+
+class AsyncCluster:
+    """A cluster, through its gateway. Close it when done, or use it as a context manager.
+
+    Args:
+        address: ``host:port`` of the gateway; by default ``LEPTON_ADDRESS``, else what
+            ``lepton up`` wrote.
+        api_key: A key; by default ``LEPTON_API_KEY``, else what ``lepton up`` wrote.
+
+    Raises:
+        NotFoundError: No cluster is known.
+    """
+
+    def __init__(self, address: str | None = None, api_key: str | None = None) -> None:
+        profile = Profile.find(address, api_key)
+        self.address = profile.address
+        self._channel = open_channel(profile.address, profile.api_key)
+        self._http = HttpPool(profile.address, profile.api_key)
+        self._scheduler = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+        self._storage = storage_pb2_grpc.StorageServiceStub(self._channel)
+        self._gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)
+        self._objects = ObjectClient(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        await self._channel.close()
+
+    async def upload(self, name: str, splits: Splits) -> storage_pb2.Dataset:
+        """Store arrays as the next version of a dataset.
+
+        Args:
+            name: Of the dataset.
+            splits: By split name, such as ``"train"``: an array, a pair ``(x, y)``, or a mapping
+                of column names to arrays; first axis the rows.
+
+        Raises:
+            DataError: Lengths differ, there are no rows, NaN or infinity; nothing is stored.
+            InvalidArgumentError: A name is outside the pattern.
+        """
+        check_name("dataset", name)
+        if not splits:
+            raise InvalidArgumentError("there are no splits", hint='give {"train": (x, y)}')
+        columns = {check_name("split", key): columns_of(key, splits[key]) for key in splits}
+        stored = [await self._objects.put_split(key, columns[key]) for key in columns]
+        request = storage_pb2.CreateDatasetRequest(name=name, splits=stored)
+        async with translated_errors():
+            return (await self._storage.CreateDataset(request, timeout=_CALL_S)).dataset
+
+    async def submit(
+        self,
+        model: Model,
+        dataset: str,
+        *,
+        epochs: int = 10,
+        batch_size: int = 64,
+        workers: int = 1,
+        validation_fraction: float = 0.0,
+        seed: int = 0,
+        publish_as: str = "",
+        name: str = "",
+    ) -> job_pb2.Job:
+        """Train a compiled model on a stored dataset, without waiting for it.
+
+        Args:
+            model: What to train. Weights that it has already are not used.
+            dataset: ``"name"`` or ``"name:version"``; its split "train" is used.
+            epochs: Passes over the data.
+            batch_size: Samples in a step, over all workers together.
+            workers: The most workers to use; it goes on with fewer while some are lost.
+            validation_fraction: Last share of the data held out, 0 to 0.5.
+            seed: Makes the run repeatable.
+            publish_as: Name to publish the trained model under; empty for none.
+            name: A label for people.
+
+        Raises:
+            InvalidArgumentError: It can never run; says why.
+            NotFoundError: There is no such dataset.
+        """
+        train = job_pb2.TrainSpec(
+            dataset=dataset,
+            model_config=json.dumps(model.to_config()),
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            publish_as=publish_as,
+            validation_fraction=validation_fraction,
+        )
+        return await self.submit_spec(
+            job_pb2.JobSpec(name=name, workers={"min": 1, "max": workers}, train=train)
+        )
+
+    async def submit_spec(self, spec: job_pb2.JobSpec) -> job_pb2.Job:
+        """Submit a job as the protocol spells it."""
+        if spec.workers.max < 1:
+            raise InvalidArgumentError(f"workers is {spec.workers.max}", hint="use 1 or more")
+        # Asking for more than there will ever be is refused by the minimum alone.
+        nodes = [n for n in await self.nodes() if n.role == node_pb2.NODE_ROLE_WORKER]
+        capacity = sum(int(node.capacity.cpus) for node in nodes)
+        if nodes and spec.workers.max > capacity:
+            raise InvalidArgumentError(
+                f"{spec.workers.max} workers never fit",
+                hint=f"this cluster has room for {capacity}",
+            )
+        async with translated_errors():
+            request = scheduler_pb2.SubmitJobRequest(spec=spec)
+            return (await self._scheduler.SubmitJob(request, timeout=_CALL_S)).job
+
+    async def fit_model(self, request: FitRequest) -> FitResult:
+        """Train what `Model.fit(cluster=...)` asks for and wait for it, with a progress bar.
+
+        Raises:
+            ConflictError: The job failed; says why.
+            CancelledError: It was cancelled.
+        """
+        train = await self._train_spec(request)
+        workers = request.workers or max(1, await self._workers())
+        spec = job_pb2.JobSpec(workers={"min": 1, "max": workers}, train=train)
+        job = await self.wait(await self.submit_spec(spec))
+        weights = await self._objects.get_bytes(job.result.weights_object)
+        return FitResult(weights, History.from_dict(json.loads(job.result.history)))
+
+    async def wait(self, job: job_pb2.Job) -> job_pb2.Job:
+        """Follow a job to its end, with a progress bar where there is a terminal.
+
+        Raises:
+            ConflictError: It failed; says why.
+            CancelledError: It was cancelled.
+        """
+        with TrainingBar() as bar:
+            async for event in self.watch(job.id):
+                if isinstance(event, job_pb2.JobProgress):
+                    bar.show_progress(event)
+                else:
+                    bar.show_job(event)
+                    job = event
+        if job.state == job_pb2.JOB_STATE_FAILED:
+            raise ConflictError(
+                f"job {job.id} failed: {job.reason}", hint=f"see 'lepton logs {job.id}'"
+            )
+        if job.state == job_pb2.JOB_STATE_CANCELLED:
+            raise CancelledError(f"job {job.id} was cancelled")
+        return job
+
+    async def watch(self, job_id: str) -> AsyncIterator[job_pb2.Job | job_pb2.JobProgress]:
+        """A job's state at every change, and its progress, until it ends."""
+        heard = time.monotonic()
+        while True:
+            try:
+                async for event in self._watched(job_id):
+                    heard = time.monotonic()
+                    yield event
+                    if isinstance(event, job_pb2.Job) and event.state in ENDED:
+                        return
+            except UnavailableError as error:
+                if time.monotonic() - heard > _OUTAGE_S:
+                    raise
+                _log.info("watching job %s again: %s", job_id, error)
+            await asyncio.sleep(_RETRY_S)
+
+    async def job(self, job_id: str) -> job_pb2.Job:
+        """One job.
+
+        Raises:
+            NotFoundError: There is none with this id.
+        """
+        async with translated_errors():
+            request = scheduler_pb2.GetJobRequest(id=job_id)
+            return (await self._scheduler.GetJob(request, timeout=_CALL_S)).job
+
+    async def jobs(self) -> list[job_pb2.Job]:
+        """All jobs, newest first."""
+        async with translated_errors():
+            request = scheduler_pb2.ListJobsRequest()
+            return list((await self._scheduler.ListJobs(request, timeout=_CALL_S)).jobs)
+
+    async def cancel(self, job_id: str) -> job_pb2.Job:
+        """Stop a job; one that has ended stays as it is."""
+        async with translated_errors():
+            request = scheduler_pb2.CancelJobRequest(id=job_id)
+            return (await self._scheduler.CancelJob(request, timeout=_CALL_S)).job
+
+    async def logs(self, job_id: str, *, follow: bool = False) -> AsyncIterator[job_pb2.LogLine]:
+        """What a job's ranks printed; with `follow`, until it ends."""
+        request = scheduler_pb2.StreamLogsRequest(id=job_id, follow=follow)
+        async with translated_errors():
+            async for answer in self._scheduler.StreamLogs(request):
+                yield answer.line
+
+    async def publish(self, model: Model, name: str) -> storage_pb2.Model:
+        """Store a trained model as the next version of `name`.
+
+        Raises:
+            NotFittedError: It has no weights.
+        """
+        check_name("model", name)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            await asyncio.to_thread(model.export_onnx, path)
+            onnx = await self._objects.put_file(path)
+        weights = await self._objects.put_bytes(model.to_bytes())
+        form = storage_pb2.Model(
+            name=name,
+            onnx_object=onnx.id,
+            weights_object=weights.id,
+            model_config=json.dumps(model.to_config()),
+        )
+        async with translated_errors():
+            request = storage_pb2.PublishModelRequest(model=form)
+            return (await self._storage.PublishModel(request, timeout=_CALL_S)).model
+
+    async def deploy(
+        self,
+        model: Model | str,
+        *,
+        name: str = "",
+        version: int = 0,
+        replicas: int = 1,
+        timeout_s: float = 60.0,
+    ) -> AsyncEndpoint:
+        """Serve a model and wait until every replica answers.
+
+        Args:
+            model: A published model's name, or a trained model, which is published first.
+            name: Of the endpoint; the model's name by default.
+            version: A published version; 0 for the newest.
+            replicas: Copies, each on a worker of its own.
+            timeout_s: How long to wait, in seconds.
+
+        Raises:
+            NotFoundError: No such model or version.
+            ConflictError: It cannot be served; says why.
+            DeadlineExceededError: It is not ready in time; it goes on becoming so.
+        """
+        if not isinstance(model, str):
+            if not name:
+                raise InvalidArgumentError("the model has no name", hint="give name='...'")
+            published = await self.publish(model, name)
+            model, version = published.name, published.version
+        spec = deployment_pb2.DeploymentSpec(
+            name=name or model, model=model, version=version, replicas=replicas
+        )
+        async with translated_errors():
+            request = scheduler_pb2.ApplyDeploymentRequest(spec=spec)
+            await self._scheduler.ApplyDeployment(request, timeout=_CALL_S)
+        await self._until_ready(spec.name, timeout_s)
+        return self.endpoint(spec.name)
+
+    async def undeploy(self, name: str) -> None:
+        """Stop serving a deployment.
+
+        Raises:
+            NotFoundError: There is none of this name.
+        """
+        async with translated_errors():
+            request = scheduler_pb2.DeleteDeploymentRequest(name=name)
+            await self._scheduler.DeleteDeployment(request, timeout=_CALL_S)
+
+    def endpoint(self, name: str) -> AsyncEndpoint:
+        """Where a deployment answers."""
+        return AsyncEndpoint(check_name("deployment", name), self._http)
+
+    async def deployment(self, name: str) -> deployment_pb2.Deployment:
+        """How a deployment stands.
+
+        Raises:
+            NotFoundError: There is none of this name.
+        """
+        async with translated_errors():
+            request = scheduler_pb2.GetDeploymentRequest(name=name)
+            return (await self._scheduler.GetDeployment(request, timeout=_CALL_S)).deployment
+
+    async def deployments(self) -> list[deployment_pb2.Deployment]:
+        """All deployments."""
+        async with translated_errors():
+            request = scheduler_pb2.ListDeploymentsRequest()
+            answer = await self._scheduler.ListDeployments(request, timeout=_CALL_S)
+            return list(answer.deployments)
+
+    async def models(self) -> list[storage_pb2.Model]:
+        """All versions of all models."""
+        async with translated_errors():
+            request = storage_pb2.ListModelsRequest()
+            return list((await self._storage.ListModels(request, timeout=_CALL_S)).models)
+
+    async def datasets(self) -> list[storage_pb2.Dataset]:
+        """All versions of all datasets."""
+        async with translated_errors():
+            request = storage_pb2.ListDatasetsRequest()
+            return list((await self._storage.ListDatasets(request, timeout=_CALL_S)).datasets)
+
+    async def nodes(self) -> list[node_pb2.Node]:
+        """The members of the cluster that are alive."""
+        async with translated_errors():
+            request = scheduler_pb2.ListNodesRequest()
+            return list((await self._scheduler.ListNodes(request, timeout=_CALL_S)).nodes)
+
+    async def status(self) -> gateway_pb2.GetStatusResponse:
+        """The cluster in numbers."""
+        async with translated_errors():
+            return await self._gateway.GetStatus(gateway_pb2.GetStatusRequest(), timeout=_CALL_S)
+
+    async def create_key(
+        self, role: options_pb2.Role, *, tenant: str = "", ttl_s: int = 0
+    ) -> gateway_pb2.CreateKeyResponse:
+        """A new key, shown once; `ttl_s` 0 is 90 days."""
+        async with translated_errors():
+            request = gateway_pb2.CreateKeyRequest(tenant=tenant, role=role, ttl_s=ttl_s)
+            return await self._gateway.CreateKey(request, timeout=_CALL_S)
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Refuse a key from now on."""
+        async with translated_errors():
+            await self._gateway.RevokeKey(gateway_pb2.RevokeKeyRequest(id=key_id), timeout=_CALL_S)
+
+    async def _watched(self, job_id: str) -> AsyncIterator[job_pb2.Job | job_pb2.JobProgress]:
+        async with translated_errors():
+            request = scheduler_pb2.WatchJobRequest(id=job_id)
+            async for event in self._scheduler.WatchJob(request):
+                yield event.job if event.HasField("job") else event.progress
+
+    async def _train_spec(self, request: FitRequest) -> job_pb2.TrainSpec:
+        options = request.options
+        dataset, validation = await self._stored(request)
+        train = job_pb2.TrainSpec(
+            dataset=dataset,
+            validation_split=validation,
+            model_config=json.dumps(request.config),
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            validation_fraction=options.validation_split,
+        )
+        if request.weights is not None:
+            train.initial_weights_object = (await self._objects.put_bytes(request.weights)).id
+        return train
+
+    async def _stored(self, request: FitRequest) -> tuple[str, str]:
+        """The dataset of a request, and the split it validates on; arrays are uploaded first."""
+        x, y = request.training
+        if isinstance(x, str):
+            if request.validation is not None:
+                raise InvalidArgumentError(
+                    "validation_data goes with arrays", hint="use validation_split"
+                )
+            return x, ""
+        splits = {"train": (x, y)}
+        if request.validation is not None:
+            splits["validation"] = request.validation
+        columns = {key: columns_of(key, pair) for key, pair in splits.items()}
+        name = await asyncio.to_thread(content_name, columns)
+        try:
+            await self._dataset(name)
+        except NotFoundError:
+            await self.upload(name, columns)
+        return name, "validation" if "validation" in splits else ""
+
+    async def _dataset(self, name: str) -> storage_pb2.Dataset:
+        async with translated_errors():
+            request = storage_pb2.GetDatasetRequest(name=name)
+            return (await self._storage.GetDataset(request, timeout=_CALL_S)).dataset
+
+    async def _workers(self) -> int:
+        return sum(node.role == node_pb2.NODE_ROLE_WORKER for node in await self.nodes())
+
+    async def _until_ready(self, name: str, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    if _answers(await self.deployment(name)):
+                        return
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"{name!r} is not ready after {timeout_s:g} s", hint="see 'lepton deployments'"
+            ) from None
+
+
+def _answers(deployment: deployment_pb2.Deployment) -> bool:
+    """Whether every replica answers.
+
+    Raises:
+        ConflictError: None ever will.
+    """
+    if deployment.state == deployment_pb2.DEPLOYMENT_STATE_FAILED:
+        raise ConflictError(f"{deployment.spec.name!r} cannot be served: {deployment.reason}")
+    return deployment.state == deployment_pb2.DEPLOYMENT_STATE_READY

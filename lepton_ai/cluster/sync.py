@@ -1,0 +1,256 @@
+"""The cluster, for everyone else: `AsyncCluster` on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from numpy.typing import NDArray
+
+from lepton_ai.cluster.arrays import Splits
+from lepton_ai.cluster.client import AsyncCluster
+from lepton_ai.cluster.endpoint import AsyncEndpoint
+from lepton_ai.learn.remote import FitRequest, FitResult
+from lepton_ai.proto.v1 import (
+    deployment_pb2,
+    gateway_pb2,
+    job_pb2,
+    node_pb2,
+    options_pb2,
+    storage_pb2,
+)
+
+if TYPE_CHECKING:
+    from lepton_ai.learn.model import Model
+
+__all__ = ["Cluster", "Endpoint"]
+
+_ResultT = TypeVar("_ResultT")
+
+
+class _Loop:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="lepton-cluster", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, _ResultT]) -> _ResultT:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # a Ctrl-C here ends the work there
+            raise
+
+    def iterate(self, items: AsyncIterator[_ResultT]) -> Iterator[_ResultT]:
+        done = object()
+        while (item := self.run(_next(items, done))) is not done:
+            yield item  # pyright: ignore[reportReturnType] - `done` was told apart above
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Endpoint:
+    """A deployed model that answers. Made by `Cluster.deploy` and `Cluster.endpoint`."""
+
+    def __init__(self, inner: AsyncEndpoint, loop: _Loop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    @property
+    def name(self) -> str:
+        """The deployment's name."""
+        return self._inner.name
+
+    def predict(self, x: Any, *, timeout_s: float = 60.0) -> NDArray[Any]:
+        """What the model makes of raw input; see `AsyncEndpoint.predict`."""
+        return self._loop.run(self._inner.predict(x, timeout_s=timeout_s))
+
+
+class Cluster:
+    """A cluster, through its gateway. Close it when done, or use it as a context manager.
+
+    Arguments and errors of its calls are those of `AsyncCluster`.
+
+    Args:
+        address: ``host:port`` of the gateway; by default ``LEPTON_ADDRESS``, else what
+            ``lepton up`` wrote.
+        api_key: A key; by default ``LEPTON_API_KEY``, else what ``lepton up`` wrote.
+
+    Raises:
+        NotFoundError: No cluster is known.
+
+    Example:
+        >>> with Cluster() as cluster:  # doctest: +SKIP
+        ...     model.fit(x, y, epochs=3, cluster=cluster, workers=2)
+        ...     endpoint = cluster.deploy(model, name="digits", replicas=2)
+        ...     endpoint.predict(x[:5])
+    """
+
+    def __init__(self, address: str | None = None, api_key: str | None = None) -> None:
+        self._loop = _Loop()
+        try:
+            self._inner = self._loop.run(_connected(address, api_key))
+        except BaseException:
+            self._loop.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the gateway."""
+        return self._inner.address
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._loop.run(self._inner.close())
+        self._loop.close()
+
+    def upload(self, name: str, splits: Splits) -> storage_pb2.Dataset:
+        """Store arrays as the next version of a dataset."""
+        return self._loop.run(self._inner.upload(name, splits))
+
+    def submit(
+        self,
+        model: Model,
+        dataset: str,
+        *,
+        epochs: int = 10,
+        batch_size: int = 64,
+        workers: int = 1,
+        validation_fraction: float = 0.0,
+        seed: int = 0,
+        publish_as: str = "",
+        name: str = "",
+    ) -> job_pb2.Job:
+        """Train a compiled model on a stored dataset, without waiting for it."""
+        return self._loop.run(
+            self._inner.submit(
+                model,
+                dataset,
+                epochs=epochs,
+                batch_size=batch_size,
+                workers=workers,
+                validation_fraction=validation_fraction,
+                seed=seed,
+                publish_as=publish_as,
+                name=name,
+            )
+        )
+
+    def submit_spec(self, spec: job_pb2.JobSpec) -> job_pb2.Job:
+        """Submit a job as the protocol spells it."""
+        return self._loop.run(self._inner.submit_spec(spec))
+
+    def fit_model(self, request: FitRequest) -> FitResult:
+        """Train what `Model.fit(cluster=...)` asks for and wait for it."""
+        return self._loop.run(self._inner.fit_model(request))
+
+    def wait(self, job: job_pb2.Job) -> job_pb2.Job:
+        """Follow a job to its end, with a progress bar where there is a terminal."""
+        return self._loop.run(self._inner.wait(job))
+
+    def watch(self, job_id: str) -> Iterator[job_pb2.Job | job_pb2.JobProgress]:
+        """A job's state at every change, and its progress, until it ends."""
+        return self._loop.iterate(self._inner.watch(job_id))
+
+    def job(self, job_id: str) -> job_pb2.Job:
+        """One job."""
+        return self._loop.run(self._inner.job(job_id))
+
+    def jobs(self) -> list[job_pb2.Job]:
+        """All jobs, newest first."""
+        return self._loop.run(self._inner.jobs())
+
+    def cancel(self, job_id: str) -> job_pb2.Job:
+        """Stop a job; one that has ended stays as it is."""
+        return self._loop.run(self._inner.cancel(job_id))
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[job_pb2.LogLine]:
+        """What a job's ranks printed; with `follow`, until it ends."""
+        return self._loop.iterate(self._inner.logs(job_id, follow=follow))
+
+    def publish(self, model: Model, name: str) -> storage_pb2.Model:
+        """Store a trained model as the next version of `name`."""
+        return self._loop.run(self._inner.publish(model, name))
+
+    def deploy(
+        self,
+        model: Model | str,
+        *,
+        name: str = "",
+        version: int = 0,
+        replicas: int = 1,
+        timeout_s: float = 60.0,
+    ) -> Endpoint:
+        """Serve a model and wait until every replica answers."""
+        inner = self._loop.run(
+            self._inner.deploy(
+                model, name=name, version=version, replicas=replicas, timeout_s=timeout_s
+            )
+        )
+        return Endpoint(inner, self._loop)
+
+    def undeploy(self, name: str) -> None:
+        """Stop serving a deployment."""
+        self._loop.run(self._inner.undeploy(name))
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Where a deployment answers."""
+        return Endpoint(self._inner.endpoint(name), self._loop)
+
+    def deployment(self, name: str) -> deployment_pb2.Deployment:
+        """How a deployment stands."""
+        return self._loop.run(self._inner.deployment(name))
+
+    def deployments(self) -> list[deployment_pb2.Deployment]:
+        """All deployments."""
+        return self._loop.run(self._inner.deployments())
+
+    def models(self) -> list[storage_pb2.Model]:
+        """All versions of all models."""
+        return self._loop.run(self._inner.models())
+
+    def datasets(self) -> list[storage_pb2.Dataset]:
+        """All versions of all datasets."""
+        return self._loop.run(self._inner.datasets())
+
+    def nodes(self) -> list[node_pb2.Node]:
+        """The members of the cluster that are alive."""
+        return self._loop.run(self._inner.nodes())
+
+    def status(self) -> gateway_pb2.GetStatusResponse:
+        """The cluster in numbers."""
+        return self._loop.run(self._inner.status())
+
+    def create_key(
+        self, role: options_pb2.Role, *, tenant: str = "", ttl_s: int = 0
+    ) -> gateway_pb2.CreateKeyResponse:
+        """A new key, shown once; `ttl_s` 0 is 90 days."""
+        return self._loop.run(self._inner.create_key(role, tenant=tenant, ttl_s=ttl_s))
+
+    def revoke_key(self, key_id: str) -> None:
+        """Refuse a key from now on."""
+        self._loop.run(self._inner.revoke_key(key_id))
+
+
+async def _connected(address: str | None, api_key: str | None) -> AsyncCluster:
+    return AsyncCluster(address, api_key)  # its channel belongs to the loop it is made in
+
+
+async def _next(items: AsyncIterator[Any], done: object) -> Any:
+    return await anext(items, done)
