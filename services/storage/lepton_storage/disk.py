@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 import structlog
@@ -60,9 +61,9 @@ class Disk:
         """
         return await asyncio.to_thread(self._read, chunk_hash)
 
-    async def has(self, chunk_hash: bytes) -> bool:
-        """Whether there is a copy, good or bad."""
-        return await asyncio.to_thread(self._path(chunk_hash).exists)
+    async def missing(self, chunk_hashes: Collection[bytes]) -> set[bytes]:
+        """Those of which there is no copy here, good or bad."""
+        return await asyncio.to_thread(self._missing, chunk_hashes)
 
     async def usage(self) -> tuple[int, int]:
         """Capacity and usable free space, in bytes."""
@@ -72,6 +73,9 @@ class Disk:
     def _path(self, chunk_hash: bytes) -> Path:
         name = chunk_hash.hex()
         return self._chunks / name[:2] / name
+
+    def _missing(self, chunk_hashes: Collection[bytes]) -> set[bytes]:
+        return {each for each in chunk_hashes if not self._path(each).exists()}
 
     def _write(self, chunk_hash: bytes, data: bytes) -> None:
         if digest(data) != chunk_hash:

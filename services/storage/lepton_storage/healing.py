@@ -126,21 +126,26 @@ class Healer:
         living = self._members.nodes
         named = {node for item in manifests for chunk in item.chunks for node in chunk.nodes}
         lost = self._absences.lost(self._clock.monotonic(), named, living)
+        await self._refill(manifests)
         for manifest in manifests:
-            await self._refill(manifest.chunks)
             repairs = plan(manifest, self._node_id, living, lost)
             if repairs:
                 await self._mend(manifest.id, repairs)
 
-    async def _refill(self, chunks: Sequence[Chunk]) -> None:
+    async def _refill(self, manifests: Sequence[Object]) -> None:
         """Fetch what this node should have and does not, such as a copy put in quarantine."""
-        for chunk in chunks:
-            if self._node_id in chunk.nodes and not await self._disk.has(chunk.hash):
-                try:
-                    await self._disk.write(chunk.hash, await self._copies.fetch(chunk))
-                    _log.info("chunk_refilled", chunk=chunk.hash.hex())
-                except (LeptonError, OSError) as error:
-                    _log.warning("refill_failed", chunk=chunk.hash.hex(), error=str(error))
+        mine = {
+            chunk.hash: chunk
+            for manifest in manifests
+            for chunk in manifest.chunks
+            if self._node_id in chunk.nodes
+        }
+        for chunk_hash in await self._disk.missing(mine):
+            try:
+                await self._disk.write(chunk_hash, await self._copies.fetch(mine[chunk_hash]))
+                _log.info("chunk_refilled", chunk=chunk_hash.hex())
+            except (LeptonError, OSError) as error:
+                _log.warning("refill_failed", chunk=chunk_hash.hex(), error=str(error))
 
     async def _mend(self, object_id: str, repairs: Sequence[Repair]) -> None:
         nodes: dict[bytes, list[str]] = {}
