@@ -1,0 +1,321 @@
+"""Every subcommand: read arguments, call the SDK, print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lepton_ai.cli import local
+from lepton_ai.cli.output import age_text, print_json, print_table, to_form
+from lepton_ai.cluster.profile import home_folder
+from lepton_ai.cluster.progress import state_text
+from lepton_ai.cluster.sync import Cluster
+from lepton_ai.errors import InvalidArgumentError, NotFoundError
+from lepton_ai.proto.v1 import deployment_pb2, node_pb2, options_pb2
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Lepton: train, store, publish and serve models on a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+job_app = typer.Typer(help="Look at one job, or stop it.", no_args_is_help=True)
+keys_app = typer.Typer(help="Make and revoke keys.", no_args_is_help=True)
+app.add_typer(job_app, name="job")
+app.add_typer(keys_app, name="keys")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(help="Name of the deployment.")]
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, help="Worker nodes.")] = 2,
+    storage: Annotated[int, typer.Option(min=1, help="Storage nodes.")] = 2,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready.")] = False,
+) -> None:
+    """Start a cluster on this machine."""
+    options = local.LocalOptions(home_folder(), port, workers, storage)
+    if detach:
+        local.detached(options, print)
+        print("ready: 'lepton status' shows it, 'lepton down' ends it")
+        return
+    with local.attached(options, print) as process:
+        print("ready: Ctrl-C ends it", flush=True)
+        process.wait()
+
+
+@app.command()
+def down() -> None:
+    """End the cluster on this machine."""
+    print("ended" if local.end(home_folder()) else "no cluster is up")
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show the cluster in numbers."""
+    with Cluster() as cluster:
+        found = cluster.status()
+    if as_json:
+        print(json.dumps(to_form(found), indent=2))
+        return
+    fields = [field.name for field in found.DESCRIPTOR.fields]
+    print_table(("", ""), [(name.replace("_", " "), getattr(found, name)) for name in fields])
+
+
+@app.command()
+def nodes(as_json: Json = False) -> None:
+    """List the members that are alive."""
+    with Cluster() as cluster:
+        found = cluster.nodes()
+    if as_json:
+        return print_json(found)
+    print_table(
+        ("NODE", "ROLE", "ADDRESS", "CPUS", "UP"),
+        [
+            (
+                node.id,
+                node_pb2.NodeRole.Name(node.role).removeprefix("NODE_ROLE_").lower()
+                + (" (leads)" if node.leader else ""),
+                node.address,
+                f"{node.capacity.cpus:g}" if node.capacity.cpus else "",
+                age_text(node.started_at),
+            )
+            for node in found
+        ],
+    )
+
+
+@app.command()
+def submit(  # noqa: PLR0917 - options, which typer passes by name
+    model: Annotated[Path, typer.Argument(help="Declares the model: .json, .toml or .py.")],
+    dataset: Annotated[str, typer.Option(help="Stored dataset, NAME or NAME:VERSION.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    publish_as: Annotated[str, typer.Option(help="Publish the result under this name.")] = "",
+    seed: int = 0,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
+) -> None:
+    """Train a model on a stored dataset."""
+    from lepton_ai.cli.declaration import read_model_file
+
+    declared = read_model_file(model)
+    with Cluster() as cluster:
+        job = cluster.submit(
+            declared,
+            dataset,
+            epochs=epochs,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+            publish_as=publish_as,
+        )
+        print(job.id, flush=True)
+        if wait:
+            print(state_text(cluster.wait(job).state))
+
+
+@app.command()
+def jobs(as_json: Json = False) -> None:
+    """List jobs, newest first."""
+    with Cluster() as cluster:
+        found = cluster.jobs()
+    if as_json:
+        return print_json(found)
+    print_table(
+        ("JOB", "STATE", "DATASET", "WORKERS", "AGE", "REASON"),
+        [
+            (
+                job.id,
+                state_text(job.state),
+                job.spec.train.dataset,
+                f"{job.spec.workers.min}-{job.spec.workers.max}",
+                age_text(job.created_at),
+                job.reason,
+            )
+            for job in found
+        ],
+    )
+
+
+@job_app.command("show")
+def job_show(job_id: str) -> None:
+    """Print one job as JSON."""
+    with Cluster() as cluster:
+        print(json.dumps(to_form(cluster.job(job_id)), indent=2))
+
+
+@job_app.command("cancel")
+def job_cancel(job_id: str) -> None:
+    """Stop a job."""
+    with Cluster() as cluster:
+        print(state_text(cluster.cancel(job_id).state))
+
+
+@app.command()
+def logs(
+    job_id: str,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+) -> None:
+    """Print what a job's ranks printed."""
+    with Cluster() as cluster:
+        for line in cluster.logs(job_id, follow=follow):
+            print(f"[{line.rank}] {line.text}", flush=True)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List published models."""
+    with Cluster() as cluster:
+        found = cluster.models()
+    if as_json:
+        return print_json(found)
+    print_table(
+        ("MODEL", "VERSION", "DATASET", "JOB", "AGE"),
+        [(m.name, m.version, m.dataset, m.job_id, age_text(m.created_at)) for m in found],
+    )
+
+
+@app.command()
+def datasets(as_json: Json = False) -> None:
+    """List stored datasets."""
+    with Cluster() as cluster:
+        found = cluster.datasets()
+    if as_json:
+        return print_json(found)
+    print_table(
+        ("DATASET", "VERSION", "ROWS", "AGE"),
+        [
+            (
+                dataset.name,
+                dataset.version,
+                ", ".join(f"{split.name} {split.rows:,}" for split in dataset.splits),
+                age_text(dataset.created_at),
+            )
+            for dataset in found
+        ],
+    )
+
+
+@app.command()
+def deploy(
+    model: Annotated[str, typer.Argument(help="Name of a published model.")],
+    name: Annotated[str, typer.Option(help="Of the deployment; default: the model's.")] = "",
+    version: Annotated[int, typer.Option(help="0: the newest.")] = 0,
+    replicas: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Serve a published model, and wait until it answers."""
+    with Cluster() as cluster:
+        endpoint = cluster.deploy(model, name=name, version=version, replicas=replicas)
+        print(f"http://{cluster.address}/v2/models/{endpoint.name}")
+
+
+@app.command()
+def undeploy(name: Name) -> None:
+    """Stop serving a deployment."""
+    with Cluster() as cluster:
+        cluster.undeploy(name)
+
+
+@app.command()
+def deployments(as_json: Json = False) -> None:
+    """List deployments."""
+    with Cluster() as cluster:
+        found = cluster.deployments()
+    if as_json:
+        return print_json(found)
+    print_table(
+        ("DEPLOYMENT", "MODEL", "STATE", "READY", "REASON"),
+        [
+            (
+                entry.spec.name,
+                f"{entry.spec.model}:{entry.spec.version}",
+                deployment_pb2.DeploymentState.Name(entry.state)
+                .removeprefix("DEPLOYMENT_STATE_")
+                .lower(),
+                f"{entry.ready_replicas}/{entry.spec.replicas}",
+                entry.reason,
+            )
+            for entry in found
+        ],
+    )
+
+
+@app.command()
+def predict(
+    name: Name,
+    data: Annotated[Path, typer.Argument(help="Rows: a .npy file, or a JSON array; - for stdin.")],
+) -> None:
+    """Ask a deployed model, and print its answers as a JSON array."""
+    rows = _rows(data)
+    with Cluster() as cluster:
+        print(json.dumps(cluster.endpoint(name).predict(rows).tolist()))
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def serve(context: typer.Context) -> None:
+    """Serve ONNX models without a cluster; 'lepton serve --help' lists its options."""
+    command = [sys.executable, "-m", "lepton_worker.inference", *context.args]
+    raise SystemExit(subprocess.run(command, check=False).returncode)
+
+
+@app.command()
+def demo() -> None:
+    """Train, publish and serve on a cluster of its own, end to end."""
+    print("lepton demo: a cluster on this machine, from data to answers", flush=True)
+    from lepton_ai.cli.demo import run
+
+    raise SystemExit(run())
+
+
+@keys_app.command("create")
+def keys_create(
+    role: Annotated[str, typer.Option(help="viewer, inference, developer or admin.")] = "developer",
+    tenant: Annotated[str, typer.Option(help="Whose work it does.")] = "",
+    ttl_s: Annotated[int, typer.Option(min=0, help="Seconds; 0: 90 days.")] = 0,
+) -> None:
+    """Make a key; it is shown once."""
+    with Cluster() as cluster:
+        made = cluster.create_key(_role(role), tenant=tenant, ttl_s=ttl_s)
+    print(json.dumps({"key": made.key, "id": made.id}, indent=2))
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: str) -> None:
+    """Refuse a key from now on."""
+    with Cluster() as cluster:
+        cluster.revoke_key(key_id)
+
+
+def _role(name: str) -> options_pb2.Role:
+    try:
+        return options_pb2.Role.Value(f"ROLE_{name.upper()}")
+    except ValueError:
+        known = [role.removeprefix("ROLE_").lower() for role in options_pb2.Role.keys()[1:]]
+        raise InvalidArgumentError(f"{name!r} is no role", hint=", ".join(known)) from None
+
+
+def _rows(path: Path) -> Any:
+    import numpy as np
+
+    if str(path) != "-" and not path.is_file():
+        raise NotFoundError(f"there is no file {path}")
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        return np.asarray(json.loads(text))
+    except ValueError as error:
+        raise InvalidArgumentError(f"{path} holds no rows: {error}") from None

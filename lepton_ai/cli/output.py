@@ -1,0 +1,67 @@
+"""How the command prints: tables for people, JSON for programs, one line for an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["age_text", "print_json", "print_table", "size_text", "to_form"]
+
+_console = Console()
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def to_form(message: Message) -> dict[str, Any]:
+    """A message as its JSON form, with the names of the protocol."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def print_json(messages: Iterable[Message]) -> None:
+    """A JSON array, one object a message."""
+    print(json.dumps([to_form(message) for message in messages], indent=2))
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table for people."""
+    table = Table(*headers, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    _console.print(table)
+
+
+def age_text(moment: Timestamp, now: datetime | None = None) -> str:
+    """How long ago something was, such as ``3m``; empty for never.
+
+    Example:
+        >>> age_text(Timestamp(seconds=40), datetime.fromtimestamp(100, UTC))
+        '1m'
+    """
+    if not moment.seconds:
+        return ""
+    seconds = int((now or datetime.now(UTC)).timestamp() - moment.seconds)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{max(0, seconds)}s"
+
+
+def size_text(size_bytes: float) -> str:
+    """A size for people.
+
+    Example:
+        >>> size_text(2048)
+        '2.0 KiB'
+    """
+    for unit in _SIZES[:-1]:
+        if size_bytes < 1024:
+            return f"{size_bytes:.1f} {unit}" if unit != "B" else f"{size_bytes:.0f} B"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} {_SIZES[-1]}"

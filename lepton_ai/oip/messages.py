@@ -1,0 +1,99 @@
+"""gRPC `ModelInfer` without generated code: one raw tensor in, one raw tensor out.
+
+The protocol's messages are registered in the inference server's process only, where they cannot
+meet those of another client library in one descriptor pool. So what a client needs of them is
+written here field by field, as https://protobuf.dev/programming-guides/encoding lays down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lepton_ai.errors import InvalidArgumentError
+from lepton_ai.oip.tensor import Tensor, encode_raw
+
+__all__ = ["MODEL_INFER", "decode_raw_outputs", "encode_infer_request"]
+
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+# Fields of ModelInferRequest, its InferInputTensor, and ModelInferResponse.
+_MODEL_NAME, _INPUTS, _RAW_INPUTS = 1, 5, 7
+_TENSOR_NAME, _DATATYPE, _SHAPE = 1, 2, 3
+_RAW_OUTPUTS = 6
+_VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
+
+
+def encode_infer_request(model: str, tensor: Tensor) -> bytes:
+    """A `ModelInferRequest` for `model` with one input.
+
+    Example:
+        >>> import numpy as np
+        >>> encode_infer_request("m", Tensor("x", "UINT8", np.zeros((1, 2), np.uint8)))[:3]
+        b'\\n\\x01m'
+    """
+    shape = b"".join(_varint(size) for size in tensor.array.shape)
+    described = (
+        _field(_TENSOR_NAME, tensor.name.encode())
+        + _field(_DATATYPE, tensor.datatype.encode())
+        + _field(_SHAPE, shape)
+    )
+    return (
+        _field(_MODEL_NAME, model.encode())
+        + _field(_INPUTS, described)
+        + _field(_RAW_INPUTS, encode_raw(tensor))
+    )
+
+
+def decode_raw_outputs(message: bytes) -> list[bytes]:
+    """The raw outputs of a `ModelInferResponse`.
+
+    Raises:
+        InvalidArgumentError: It is no such message.
+    """
+    try:
+        return [content for number, content in _fields(message) if number == _RAW_OUTPUTS]
+    except IndexError:
+        raise InvalidArgumentError("the answer is no ModelInferResponse") from None
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The length-delimited fields of a message; numbers are passed over."""
+    position = 0
+    while position < len(message):
+        tag, position = _read_varint(message, position)
+        kind = tag & 7
+        if kind == _DELIMITED:
+            length, position = _read_varint(message, position)
+            if position + length > len(message):
+                raise IndexError
+            yield tag >> 3, message[position : position + length]
+            position += length
+        elif kind == _VARINT:
+            _, position = _read_varint(message, position)
+        elif kind in (_FIXED32, _FIXED64):
+            position += 4 if kind == _FIXED32 else 8
+        else:
+            raise IndexError
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | _DELIMITED) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
