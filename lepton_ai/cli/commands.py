@@ -301,7 +301,7 @@ def keys_revoke(key_id: str) -> None:
 
 def _role(name: str) -> options_pb2.Role:
     try:
-        return options_pb2.Role.Value(f"ROLE_{name.upper()}")
+        return options_pb2.Role.Value(f"ROLE_{name.upper()}")  # pyright: ignore[reportReturnType]
     except ValueError:
         known = [role.removeprefix("ROLE_").lower() for role in options_pb2.Role.keys()[1:]]
         raise InvalidArgumentError(f"{name!r} is no role", hint=", ".join(known)) from None

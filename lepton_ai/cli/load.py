@@ -64,7 +64,7 @@ def send_grpc(profile: Profile, model: str, tensor: Tensor, classes: int) -> Loa
     """Send all rows of `tensor` by gRPC; the model answers `classes` float32 numbers a row."""
     with grpc.insecure_channel(profile.address) as channel:
         infer = channel.unary_unary(MODEL_INFER)
-        metadata = [("authorization", f"Bearer {profile.api_key}")]
+        metadata = (("authorization", f"Bearer {profile.api_key}"),)
 
         def ask(rows: NDArray[Any]) -> NDArray[Any]:
             request = encode_infer_request(model, tensor._replace(array=rows))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,9 @@ class LocalOptions:
 
 
 @contextlib.contextmanager
-def attached(options: LocalOptions, tell: Callable[[str], None]) -> Iterator[subprocess.Popen[str]]:
+def attached(
+    options: LocalOptions, tell: Callable[[str], None]
+) -> Generator[subprocess.Popen[str]]:
     """A ready cluster that ends with this block, or with this process.
 
     Raises:

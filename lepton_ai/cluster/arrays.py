@@ -39,7 +39,7 @@ def content_name(columns: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
     for split, arrays in sorted(columns.items()):
         for name, array in sorted(arrays.items()):
             digest.update(repr((split, name, array.dtype.str, array.shape)).encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     return f"arrays-{digest.hexdigest()}"
 
 
