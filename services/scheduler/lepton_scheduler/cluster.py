@@ -1,0 +1,63 @@
+"""The cluster as a decision sees it: records, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, task_pb2
+
+__all__ = ["ENDED", "Cluster", "TaskKey"]
+
+TaskKey = tuple[str, str]  # node id, task id
+ENDED = frozenset(
+    {job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED}
+)
+
+
+@dataclass
+class Cluster:
+    """What is wanted (jobs, deployments) and what is there (workers, tasks, statuses)."""
+
+    workers: dict[str, node_pb2.Node] = field(default_factory=dict)
+    jobs: dict[str, job_pb2.Job] = field(default_factory=dict)
+    deployments: dict[str, deployment_pb2.Deployment] = field(default_factory=dict)
+    tasks: dict[TaskKey, task_pb2.Task] = field(default_factory=dict)
+    statuses: dict[TaskKey, task_pb2.TaskStatus] = field(default_factory=dict)
+
+    def status_of(self, task: task_pb2.Task) -> task_pb2.TaskStatus:
+        """What the worker says of this attempt; unspecified while it has said nothing."""
+        status = self.statuses.get((task.node_id, task.id))
+        if status is None or status.attempt != task.attempt:
+            return task_pb2.TaskStatus(task_id=task.id, node_id=task.node_id)
+        return status
+
+    def is_lost(self, task: task_pb2.Task) -> bool:
+        """Whether the process that had the task is gone."""
+        node = self.workers.get(task.node_id)
+        return node is None or node.incarnation != task.node_incarnation
+
+    def alive(self) -> Iterable[task_pb2.Task]:
+        """Tasks whose node is still the one they were placed on."""
+        return (task for task in self.tasks.values() if not self.is_lost(task))
+
+    def of_job(self, job_id: str) -> list[task_pb2.Task]:
+        """A job's tasks, the lighthouse first, then ranks in order."""
+        mine = [task for task in self.tasks.values() if owner_of(task) == job_id]
+        return sorted(mine, key=lambda t: (t.WhichOneof("work") == "trainer", t.trainer.rank))
+
+    def of_deployment(self, name: str) -> list[task_pb2.Task]:
+        """A deployment's replicas, of every version."""
+        mine = [t for t in self.tasks.values() if t.replica.deployment == name]
+        return sorted(mine, key=lambda t: (t.replica.version, t.id))
+
+
+def owner_of(task: task_pb2.Task) -> str:
+    """The job or deployment that a task belongs to."""
+    match task.WhichOneof("work"):
+        case "trainer":
+            return task.trainer.job_id
+        case "lighthouse":
+            return task.lighthouse.job_id
+        case _:
+            return ""

@@ -1,0 +1,137 @@
+"""Decisions about deployments: replicas on distinct nodes, versions rolled without a gap."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lepton_ai.proto.v1 import deployment_pb2, task_pb2
+from lepton_scheduler.actions import Action, PlaceTask, RemoveTask, UpdateDeployment
+from lepton_scheduler.cluster import Cluster
+from lepton_scheduler.placement import Rooms
+
+__all__ = ["decide_deployments"]
+
+
+def decide_deployments(
+    now: float, cluster: Cluster, rooms: Rooms, onnx_objects: dict[tuple[str, int], str]
+) -> Iterator[Action]:
+    """Actions for all deployments.
+
+    Args:
+        now: Seconds since the epoch.
+        cluster: What is wanted and what is there.
+        rooms: What is free, kept up to date.
+        onnx_objects: The object of each published model and version.
+    """
+    for deployment in cluster.deployments.values():
+        spec = deployment.spec
+        object_id = onnx_objects.get((spec.model, spec.version), "")
+        yield from _Deployment(now, cluster, rooms, deployment, object_id).decide()
+    for task in list(cluster.tasks.values()):
+        if task.replica.deployment and task.replica.deployment not in cluster.deployments:
+            yield RemoveTask(task, "its deployment was deleted")
+
+
+@dataclass
+class _Deployment:
+    now: float
+    cluster: Cluster
+    rooms: Rooms
+    deployment: deployment_pb2.Deployment
+    object_id: str
+
+    def decide(self) -> Iterator[Action]:
+        spec = self.deployment.spec
+        tasks = self.cluster.of_deployment(spec.name)
+        current = {t.id: t for t in tasks if t.replica.version == spec.version}
+        wanted = [self._replica_id(i) for i in range(spec.replicas)]
+        placed = 0
+        for task_id in wanted:
+            for action in self._ensure(task_id, current.get(task_id), tasks):
+                placed += 1
+                yield action
+        ready = sum(self._is_ready(current[i]) for i in wanted if i in current)
+        for task in tasks:
+            if task.id not in wanted and (task.id in current or ready >= spec.replicas):
+                yield RemoveTask(task, "no longer wanted")
+        yield from self._stand(current, wanted, ready, placed)
+
+    def _ensure(
+        self, task_id: str, task: task_pb2.Task | None, tasks: list[task_pb2.Task]
+    ) -> Iterator[Action]:
+        """Place a replica that is missing or lost."""
+        if task is not None and not self.cluster.is_lost(task):
+            return
+        load = Counter(
+            t.node_id
+            for t in tasks
+            if t.replica.version == self.deployment.spec.version and not self.cluster.is_lost(t)
+        )
+        need = self.deployment.spec.resources
+        node_id = self.rooms.choose(need, load, at_most=1)
+        if node_id is None:
+            return
+        self.rooms.take(node_id, need)
+        fresh = self._replica(task_id, node_id, (task.attempt if task else 0) + 1)
+        tasks.append(fresh)
+        yield PlaceTask(fresh, "its node was lost" if task else "wanted", replaces=task)
+
+    def _replica(self, task_id: str, node_id: str, attempt: int) -> task_pb2.Task:
+        spec = self.deployment.spec
+        task = task_pb2.Task(
+            id=task_id,
+            node_id=node_id,
+            node_incarnation=self.cluster.workers[node_id].incarnation,
+            attempt=attempt,
+            resources=spec.resources,
+        )
+        task.placed_at.FromNanoseconds(int(self.now * 1e9))
+        task.replica.deployment = spec.name
+        task.replica.model = spec.model
+        task.replica.version = spec.version
+        task.replica.object_id = self.object_id
+        return task
+
+    def _stand(
+        self, current: dict[str, task_pb2.Task], wanted: list[str], ready: int, placed: int
+    ) -> Iterator[Action]:
+        state, reason = self._verdict(current, wanted, ready, placed)
+        old = self.deployment
+        if (old.state, old.reason, old.ready_replicas) == (state, reason, ready):
+            return
+        fresh = deployment_pb2.Deployment()
+        fresh.CopyFrom(old)
+        fresh.state, fresh.reason, fresh.ready_replicas = state, reason, ready
+        fresh.updated_at.FromNanoseconds(int(self.now * 1e9))
+        yield UpdateDeployment(fresh)
+
+    def _verdict(
+        self, current: dict[str, task_pb2.Task], wanted: list[str], ready: int, placed: int
+    ) -> tuple[deployment_pb2.DeploymentState, str]:
+        statuses = [self.cluster.status_of(t) for t in current.values()]
+        failed = next((s for s in statuses if s.state == task_pb2.TASK_STATE_FAILED), None)
+        if failed is not None:
+            return deployment_pb2.DEPLOYMENT_STATE_FAILED, failed.reason
+        if ready >= len(wanted):
+            return deployment_pb2.DEPLOYMENT_STATE_READY, f"{ready} replicas answer"
+        on_the_way = placed + sum(
+            i in current and not self.cluster.is_lost(current[i]) for i in wanted
+        )
+        if on_the_way < len(wanted):
+            return (
+                deployment_pb2.DEPLOYMENT_STATE_DEGRADED,
+                f"{ready} of {len(wanted)} replicas answer; no other node has room",
+            )
+        return (
+            deployment_pb2.DEPLOYMENT_STATE_PROGRESSING,
+            f"{ready} of {len(wanted)} replicas answer",
+        )
+
+    def _is_ready(self, task: task_pb2.Task) -> bool:
+        running = self.cluster.status_of(task).state == task_pb2.TASK_STATE_RUNNING
+        return running and not self.cluster.is_lost(task)
+
+    def _replica_id(self, index: int) -> str:
+        return f"{self.deployment.spec.name}-v{self.deployment.spec.version}-{index}"

@@ -1,0 +1,201 @@
+"""The loop of the scheduler that leads: look, decide, write; and tell what happened."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from google.protobuf.message import Message
+
+from lepton_ai.errors import LeptonError
+from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2
+from lepton_runtime import keys
+from lepton_runtime.bus import Bus
+from lepton_runtime.clock import Clock
+from lepton_runtime.election import Election, Leadership
+from lepton_runtime.events import publish_event
+from lepton_runtime.state import Absent, Condition, Operation, Remove, State, Unchanged, Write
+from lepton_scheduler.actions import (
+    Action,
+    PlaceTask,
+    RemoveTask,
+    UpdateDeployment,
+    UpdateJob,
+    UpdateTask,
+)
+from lepton_scheduler.core import decide
+from lepton_scheduler.observer import Observer
+
+__all__ = ["Leader"]
+
+_log = structlog.get_logger("lepton.scheduler")
+# Decisions that depend on time alone (limits) wait at most this long.
+_TICK_S = 1.0
+_RETRY_S = 0.5
+
+
+class Leader:
+    """Campaigns, and while it leads makes the cluster what is wanted.
+
+    Every write carries the leader's fencing condition: a scheduler that was replaced without
+    noticing writes nothing.
+    """
+
+    def __init__(
+        self, state: State, bus: Bus, clock: Clock, election: Election, node_id: str
+    ) -> None:
+        self._state = state
+        self._bus = bus
+        self._clock = clock
+        self._election = election
+        self._node_id = node_id
+
+    async def run(self) -> None:
+        """Campaign and lead, again and again, until cancelled."""
+        while True:
+            try:
+                leadership = await self._election.campaign()
+                _log.info("leads", fencing_token=leadership.token)
+                elected = event_pb2.LeaderElected(
+                    node_id=self._node_id, fencing_token=leadership.token
+                )
+                await self._tell(elected)
+                await self._lead(leadership)
+                _log.warning("no longer leads", fencing_token=leadership.token)
+            except LeptonError as error:
+                _log.warning("cannot lead now", reason=str(error))
+                await self._clock.sleep(_RETRY_S)
+
+    async def _lead(self, leadership: Leadership) -> None:
+        """Decide on a view of its own until deposed."""
+        observer = Observer(self._state)
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(observer.run())
+            telling = tasks.create_task(self._tell_membership(observer))
+            await observer.complete.wait()
+            while not leadership.lost.is_set():
+                observer.changed.clear()
+                await self._round(observer, leadership)
+                await _first(observer.changed, leadership.lost, _TICK_S)
+            watching.cancel()
+            telling.cancel()
+
+    async def _round(self, observer: Observer, leadership: Leadership) -> None:
+        cluster = observer.cluster()
+        for action in decide(self._clock.now(), cluster, observer.onnx_objects()):
+            try:
+                written = await self._apply(action, observer, leadership)
+            except LeptonError as error:
+                _log.warning("decision not written", action=_name(action), reason=str(error))
+                return
+            if not written:
+                return  # the view was old: look again
+            await self._announce(action, observer)
+
+    async def _apply(self, action: Action, observer: Observer, leadership: Leadership) -> bool:
+        conditions, operations = _transaction(action, observer, leadership.token)
+        revision = await self._state.commit([leadership.condition, *conditions], operations)
+        if revision is None:
+            _log.info("decision overtaken", action=_name(action))
+        return revision is not None
+
+    async def _announce(self, action: Action, observer: Observer) -> None:
+        match action:
+            case PlaceTask(task=task, reason=reason):
+                _log.info("task placed", task=task.id, worker=task.node_id, reason=reason)
+                await self._tell(event_pb2.TaskPlaced(task=task))
+            case UpdateJob(job=job):
+                _log.info(
+                    "job moved",
+                    job=job.id,
+                    state=job_pb2.JobState.Name(job.state),
+                    reason=job.reason,
+                )
+                await self._tell(event_pb2.JobStateChanged(job=job))
+            case UpdateDeployment(deployment=deployment):
+                _log.info(
+                    "deployment changed",
+                    deployment=deployment.spec.name,
+                    reason=deployment.reason,
+                )
+                await self._tell(event_pb2.DeploymentChanged(deployment=deployment))
+            case RemoveTask(task=task, reason=reason):
+                _log.info("task removed", task=task.id, worker=task.node_id, reason=reason)
+                status = observer.cluster().status_of(task)
+                await self._tell(event_pb2.TaskFinished(status=status))
+            case UpdateTask(task=task, reason=reason):
+                _log.info("task changed", task=task.id, reason=reason)
+
+    async def _tell_membership(self, observer: Observer) -> None:
+        """Publish who came and who went."""
+        await observer.complete.wait()
+        known = {node.id: node.incarnation for node in observer.nodes()}
+        while True:
+            await self._clock.sleep(_TICK_S / 2)
+            nodes = {node.id: node for node in observer.nodes()}
+            for node_id, incarnation in known.items():
+                if node_id not in nodes or nodes[node_id].incarnation != incarnation:
+                    await self._node_lost(node_id, incarnation)
+            for node in nodes.values():
+                if known.get(node.id) != node.incarnation:
+                    await self._node_joined(node)
+            known = {node.id: node.incarnation for node in nodes.values()}
+
+    async def _node_joined(self, node: node_pb2.Node) -> None:
+        _log.info("node joined", joined=node.id)
+        await self._tell(event_pb2.NodeJoined(node=node))
+
+    async def _node_lost(self, node_id: str, incarnation: str) -> None:
+        _log.warning("node lost", lost=node_id)
+        await self._tell(event_pb2.NodeLost(node_id=node_id, incarnation=incarnation))
+
+    async def _tell(self, message: Message) -> None:
+        await publish_event(self._bus, self._clock, self._node_id, message)
+
+
+def _transaction(
+    action: Action, observer: Observer, token: int
+) -> tuple[list[Condition], list[Operation]]:
+    """An action as conditions and writes: it holds only where the view it came from does."""
+    match action:
+        case PlaceTask(task=task, replaces=replaces):
+            task.fencing_token = token
+            key = keys.task(task.node_id, task.id)
+            conditions, operations = _removal(replaces, observer) if replaces else ([], [])
+            if replaces is None or keys.task(replaces.node_id, replaces.id) != key:
+                conditions.append(Absent(key))
+            operations = [o for o in operations if o.key != key]
+            return conditions, [*operations, Write(key, task.SerializeToString())]
+        case UpdateTask(task=task):
+            task.fencing_token = token
+            return _update(keys.task(task.node_id, task.id), task, observer)
+        case RemoveTask(task=task):
+            return _removal(task, observer)
+        case UpdateJob(job=job):
+            return _update(keys.job(job.id), job, observer)
+        case UpdateDeployment(deployment=deployment):
+            return _update(keys.deployment(deployment.spec.name), deployment, observer)
+
+
+def _update(
+    key: str, message: Message, observer: Observer
+) -> tuple[list[Condition], list[Operation]]:
+    unchanged = Unchanged(key, observer.revisions.get(key, -1))
+    return [unchanged], [Write(key, message.SerializeToString())]
+
+
+def _removal(task: Message, observer: Observer) -> tuple[list[Condition], list[Operation]]:
+    key = keys.task(task.node_id, task.id)  # pyright: ignore[reportAttributeAccessIssue]
+    status = keys.task_status(task.node_id, task.id)  # pyright: ignore[reportAttributeAccessIssue]
+    return [Unchanged(key, observer.revisions.get(key, -1))], [Remove(key), Remove(status)]
+
+
+def _name(action: Action) -> str:
+    return type(action).__name__
+
+
+async def _first(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+    await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()

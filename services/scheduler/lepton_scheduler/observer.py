@@ -1,0 +1,91 @@
+"""Keeps a `Cluster` as etcd has it, and says when it changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
+from lepton_runtime import keys
+from lepton_runtime.state import Change, Delete, Put, Record, Snapshot, State
+from lepton_scheduler.cluster import Cluster
+
+__all__ = ["Observer"]
+
+_TYPES: dict[str, Callable[[bytes], Any]] = {
+    keys.NODES: node_pb2.Node.FromString,
+    keys.JOBS: job_pb2.Job.FromString,
+    keys.DEPLOYMENTS: deployment_pb2.Deployment.FromString,
+    keys.TASKS: task_pb2.Task.FromString,
+    keys.TASK_STATUS: task_pb2.TaskStatus.FromString,
+    keys.MODELS: storage_pb2.Model.FromString,
+}
+
+
+class Observer:
+    """Follows every prefix that decisions depend on.
+
+    `changed` is set after each change; `revisions` holds the revision of each key's last write, so
+    that what is decided from this view is written only where the view was right.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._records: dict[str, dict[str, Any]] = {prefix: {} for prefix in _TYPES}
+        self._listed: set[str] = set()
+        self.revisions: dict[str, int] = {}
+        self.changed = asyncio.Event()
+        self.complete = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for prefix in _TYPES:
+                tasks.create_task(self._follow(prefix))
+
+    def nodes(self) -> list[node_pb2.Node]:
+        """Every member that is alive."""
+        return list(self._records[keys.NODES].values())
+
+    def cluster(self) -> Cluster:
+        """The view, for one decision."""
+        workers = (n for n in self.nodes() if n.role == node_pb2.NODE_ROLE_WORKER)
+        return Cluster(
+            workers={node.id: node for node in workers},
+            jobs={job.id: job for job in self._records[keys.JOBS].values()},
+            deployments={d.spec.name: d for d in self._records[keys.DEPLOYMENTS].values()},
+            tasks={(t.node_id, t.id): t for t in self._records[keys.TASKS].values()},
+            statuses={(s.node_id, s.task_id): s for s in self._records[keys.TASK_STATUS].values()},
+        )
+
+    def onnx_objects(self) -> dict[tuple[str, int], str]:
+        """The object of each published model and version."""
+        models = self._records[keys.MODELS].values()
+        return {(model.name, model.version): model.onnx_object for model in models}
+
+    async def _follow(self, prefix: str) -> None:
+        async for change in self._state.watch(prefix):
+            self._apply(prefix, change)
+            self._listed.add(prefix)
+            if len(self._listed) == len(_TYPES):
+                self.complete.set()
+            self.changed.set()
+
+    def _apply(self, prefix: str, change: Change) -> None:
+        match change:
+            case Snapshot(records=records):
+                for key in self._records[prefix]:
+                    self.revisions.pop(key, None)
+                self._records[prefix].clear()
+                for record in records:
+                    self._put(prefix, record)
+            case Put(record=record):
+                self._put(prefix, record)
+            case Delete(key=key):
+                self._records[prefix].pop(key, None)
+                self.revisions.pop(key, None)
+
+    def _put(self, prefix: str, record: Record) -> None:
+        self._records[prefix][record.key] = _TYPES[prefix](record.value)
+        self.revisions[record.key] = record.mod_revision

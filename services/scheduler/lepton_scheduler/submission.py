@@ -1,0 +1,136 @@
+"""Checks what people ask for, before anything is created."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from lepton_ai.errors import InvalidArgumentError, NotFoundError
+from lepton_ai.learn.config import ModelConfig
+from lepton_ai.names import check_name
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
+
+__all__ = ["check_deployment", "check_job", "newest", "not_found"]
+
+MAX_RANKS = 1024
+MAX_REPLICAS = 256
+_DEFAULT_CPUS = 1.0
+
+
+def check_job(spec: job_pb2.JobSpec, workers: Iterable[node_pb2.Node]) -> job_pb2.JobSpec:
+    """A spec with its defaults filled in.
+
+    Raises:
+        InvalidArgumentError: It can never run; names what was wrong and what is allowed.
+    """
+    if spec.WhichOneof("work") is None:
+        raise InvalidArgumentError("the job has no work", hint="give `train`")
+    checked = job_pb2.JobSpec()
+    checked.CopyFrom(spec)
+    if checked.name:
+        check_name("job", checked.name)
+    checked.workers.min = checked.workers.min or 1
+    checked.workers.max = checked.workers.max or checked.workers.min
+    if not 1 <= checked.workers.min <= checked.workers.max <= MAX_RANKS:
+        raise InvalidArgumentError(
+            f"workers {checked.workers.min}:{checked.workers.max} is no range",
+            hint=f"use 1 <= min <= max <= {MAX_RANKS}",
+        )
+    _check_resources(checked.resources)
+    _check_room(checked, list(workers))
+    _check_training(checked.train)
+    return checked
+
+
+def check_deployment(spec: deployment_pb2.DeploymentSpec) -> deployment_pb2.DeploymentSpec:
+    """A spec with its defaults filled in; whether the model exists is not checked here."""
+    checked = deployment_pb2.DeploymentSpec()
+    checked.CopyFrom(spec)
+    check_name("model", checked.model)
+    checked.name = check_name("deployment", checked.name or checked.model)
+    checked.replicas = checked.replicas or 1
+    if not 1 <= checked.replicas <= MAX_REPLICAS:
+        raise InvalidArgumentError(
+            f"{checked.replicas} replicas cannot be had", hint=f"use 1 to {MAX_REPLICAS}"
+        )
+    if checked.resources.cpus < 0 or checked.resources.memory_bytes < 0:
+        raise InvalidArgumentError("resources cannot be negative")
+    return checked
+
+
+def newest(
+    models: Iterable[storage_pb2.Model], name: str, version: int, known: Iterable[str]
+) -> storage_pb2.Model:
+    """The wanted version among the versions of one model, the newest for 0.
+
+    Raises:
+        NotFoundError: There is no such model or version.
+    """
+    found = {model.version: model for model in models}
+    if not found:
+        raise not_found("model", name, known)
+    if version and version not in found:
+        raise NotFoundError(
+            f"model {name!r} has no version {version}",
+            hint=f"versions: {', '.join(map(str, sorted(found)))}",
+            model=name,
+        )
+    return found[version or max(found)]
+
+
+def not_found(kind: str, name: str, known: Iterable[str]) -> NotFoundError:
+    """The error for an unknown name, naming the nearest known one."""
+    close = get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"list the {kind}s that exist"
+    return NotFoundError(f"{kind} {name!r} does not exist", hint=hint)
+
+
+def _check_resources(resources: node_pb2.Resources) -> None:
+    if resources.cpus < 0 or resources.memory_bytes < 0 or resources.gpus < 0:
+        raise InvalidArgumentError("resources cannot be negative")
+    resources.cpus = resources.cpus or _DEFAULT_CPUS
+
+
+def _check_room(spec: job_pb2.JobSpec, workers: list[node_pb2.Node]) -> None:
+    """Refuse what these nodes could not run even if they were empty."""
+    if not workers:
+        return  # none has joined yet: it waits
+    need = spec.resources
+    fitting = sum(_ranks_on(node.capacity, need) for node in workers)
+    if fitting < spec.workers.min:
+        largest = max(node.capacity.cpus for node in workers)
+        total = sum(node.capacity.cpus for node in workers)
+        raise InvalidArgumentError(
+            f"{spec.workers.min} ranks of {need.cpus:g} cpus and {need.gpus} gpus never fit",
+            hint=f"the cluster has {len(workers)} workers with {total:g} cpus in all, "
+            f"{largest:g} on the largest, and {sum(n.capacity.gpus for n in workers)} gpus",
+        )
+
+
+def _ranks_on(capacity: node_pb2.Resources, need: node_pb2.Resources) -> int:
+    limits = [
+        capacity.cpus / need.cpus,
+        capacity.memory_bytes / need.memory_bytes if need.memory_bytes else MAX_RANKS,
+        capacity.gpus / need.gpus if need.gpus else MAX_RANKS,
+    ]
+    return int(min(limits) + 1e-9)
+
+
+def _check_training(train: job_pb2.TrainSpec) -> None:
+    check_name("dataset", train.dataset.partition(":")[0])
+    if train.epochs < 1:
+        raise InvalidArgumentError(f"epochs is {train.epochs}", hint="train for 1 or more")
+    if train.batch_size < 1:
+        raise InvalidArgumentError(f"batch_size is {train.batch_size}", hint="use 1 or more")
+    if not 0 <= train.validation_fraction <= 0.5:
+        raise InvalidArgumentError(
+            f"validation_fraction is {train.validation_fraction:g}", hint="use 0 to 0.5"
+        )
+    if train.publish_as:
+        check_name("model", train.publish_as)
+    try:
+        config = json.loads(train.model_config)
+    except ValueError:
+        raise InvalidArgumentError("model_config is not JSON") from None
+    ModelConfig.from_dict(config)
