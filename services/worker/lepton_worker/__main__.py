@@ -1,0 +1,62 @@
+"""Puts a worker's agent together and runs it: `python -m lepton_worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import structlog
+
+from lepton_ai.proto.v1 import node_pb2
+from lepton_runtime.membership import join
+from lepton_runtime.server import GrpcServer
+from lepton_runtime.service import Runtime, run
+from lepton_worker.agent import Agent, StatusWriter
+from lepton_worker.inference_server import InferenceServer
+from lepton_worker.runners import Runners
+from lepton_worker.settings import WorkerSettings
+from lepton_worker.storage import WorkerStorage
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.worker")
+_GRACE_S = 1.0
+
+
+async def main(settings: WorkerSettings, runtime: Runtime) -> None:
+    """Run what is placed here until told to stop."""
+    inference = InferenceServer(settings.inference_threads)
+    statuses = StatusWriter(runtime.state, settings.node_id)
+    storage = WorkerStorage(runtime.state, settings)
+    folder = settings.data_dir / "runs"
+    runners = Runners(runtime.state, runtime.bus, statuses, storage, inference, folder)
+    agent = Agent(runtime.state, settings.node_id, runtime.incarnation, runners)
+    async with asyncio.TaskGroup() as tasks:
+        background = [tasks.create_task(work()) for work in (inference.run, runners.keep_warm)]
+        async with _member(settings, runtime, await inference.until_listening()):
+            background.append(tasks.create_task(agent.run()))
+            await runtime.stopping.wait()
+        for task in reversed(background):
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@contextlib.asynccontextmanager
+async def _member(
+    settings: WorkerSettings, runtime: Runtime, inference_address: str
+) -> AsyncGenerator[None]:
+    server = GrpcServer([], runtime.verifier, settings.tls)
+    address = f"{settings.reachable_host}:{await server.start(settings.host, settings.port)}"
+    node = runtime.node(node_pb2.NODE_ROLE_WORKER, address)
+    node.inference_address = inference_address
+    node.capacity.cpus = settings.cpus
+    membership = await join(runtime.state, node, settings.lease_ttl_s)
+    _log.info("ready", address=address, role="NODE_ROLE_WORKER")
+    try:
+        yield
+    finally:
+        await membership.leave()
+        await server.drain(_GRACE_S)
+
+
+if __name__ == "__main__":
+    run(WorkerSettings, main)

@@ -1,0 +1,116 @@
+"""The node's inference server as its agent sees it: a child that loads and unloads models."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from lepton_ai.errors import InternalError, InvalidArgumentError, LeptonError, UnavailableError
+from lepton_worker.child import Child, start_child
+
+__all__ = ["InferenceServer"]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.inference")
+_LOAD_S = 60.0
+_RESTART_S = 0.5
+_Model = tuple[str, str]
+
+
+class InferenceServer:
+    """Keeps the server running, and in it the models that it was told to load."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._child: Child | None = None
+        self._listening = asyncio.Event()
+        self._loaded: dict[_Model, Path] = {}
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._ids = itertools.count(1)
+        self.address = ""
+
+    async def run(self) -> None:
+        """Keep it running until cancelled."""
+        try:
+            while True:
+                await self._run_once()
+                _log.warning("inference server died", again_in_s=_RESTART_S)
+                await asyncio.sleep(_RESTART_S)
+        finally:
+            if self._child is not None:
+                await self._child.stop()
+
+    async def until_listening(self) -> str:
+        """Wait until it answers; returns its ``host:port``."""
+        await self._listening.wait()
+        return self.address
+
+    async def load(self, name: str, version: str, path: Path) -> None:
+        """Serve a model.
+
+        Raises:
+            InvalidArgumentError: It cannot be served.
+            UnavailableError: The server died meanwhile.
+        """
+        self._loaded[name, version] = path
+        try:
+            await self._ask({"op": "load", "name": name, "version": version, "path": str(path)})
+        except InvalidArgumentError:
+            self._loaded.pop((name, version), None)
+            raise
+
+    async def unload(self, name: str, version: str) -> None:
+        """Serve a model no more."""
+        if self._loaded.pop((name, version), None) is not None:
+            await self._ask({"op": "unload", "name": name, "version": version})
+
+    async def _run_once(self) -> None:
+        # Always at the address that others have been told.
+        address = self.address or "127.0.0.1:0"
+        arguments = ["--control", f"--http={address}", f"--threads={self._threads}"]
+        self._child = await start_child("lepton_worker.inference", arguments)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._print(self._child))
+            tasks.create_task(self._hear(self._child))
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(UnavailableError("the inference server died"))
+        self._waiting.clear()
+        self._listening.clear()
+
+    async def _hear(self, child: Child) -> None:
+        async for event in child.events():
+            if event["event"] == "listening":
+                self.address = event["http_address"]
+                self._listening.set()
+                for (name, version), path in self._loaded.items():
+                    load = {"op": "load", "id": 0, "name": name, "version": version}
+                    await child.tell({**load, "path": str(path)})
+            future = self._waiting.pop(event.get("id") or 0, None)
+            if future is not None and not future.done():
+                _settle(future, event)
+
+    async def _print(self, child: Child) -> None:
+        async for line in child.printed():
+            _log.info("inference", text=line)
+
+    async def _ask(self, command: dict[str, Any]) -> None:
+        await self._listening.wait()
+        assert self._child is not None
+        number = next(self._ids)
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        await self._child.tell({**command, "id": number})
+        async with asyncio.timeout(_LOAD_S):
+            await future
+
+
+def _settle(future: asyncio.Future[None], event: dict[str, Any]) -> None:
+    if event["event"] != "failed":
+        future.set_result(None)
+        return
+    invalid = event.get("code") == "INVALID_ARGUMENT"
+    error: LeptonError = (InvalidArgumentError if invalid else InternalError)(event["error"])
+    future.set_exception(error)

@@ -1,0 +1,194 @@
+"""The training loop of one rank, under torchft: ranks may come and go at every step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import load_file
+from torch.distributed import TCPStore
+from torchft import Manager, ProcessGroupGloo
+
+from lepton_ai.errors import DataError
+from lepton_ai.learn import data
+from lepton_ai.learn.batches import BatchPlan, epoch_seed, rank_share
+from lepton_ai.learn.config import ModelConfig
+from lepton_ai.learn.files import ModelFile, read_model, write_model
+from lepton_ai.learn.fitting import Samples, evaluate
+from lepton_ai.learn.history import History
+from lepton_ai.learn.model import Model
+from lepton_ai.learn.network import build_module
+from lepton_ai.learn.trainer import Trainer, load_weights, training_device
+from lepton_worker.work import RankWork
+
+__all__ = ["Rank"]
+
+Report = Callable[[dict[str, Any]], None]
+
+_COLLECTIVE_S = 10
+_QUORUM_S = 60
+_REPORT_S = 0.5
+
+
+class Rank:
+    """One rank: its share of every batch, and weights that all ranks agree on after each step.
+
+    Invariant: the batch of a step, and so the result, depends on the seed and the step alone,
+    not on how many ranks share it.
+    """
+
+    def __init__(self, work: RankWork) -> None:
+        self._work = work
+        training, validation = _arrays(work)
+        config = ModelConfig.from_dict(json.loads(work.config))
+        self.config = data.fit_preprocessing(config, training[0])
+        self._samples = self._of(training)
+        self._validation = self._of(validation) if validation else None
+        self._plan = BatchPlan(len(self._samples), work.batch_size, work.seed)
+        network = build_module(self.config, work.seed).to(training_device())
+        if work.weights:
+            load_weights(network, read_model(work.weights).tensors)
+        self._total_steps = work.epochs * self._plan.steps_per_epoch
+        self._trainer = Trainer(self.config, network, total_steps=self._total_steps)
+        self._history = History(work.seed)
+        self._manager = self._managed()
+
+    def train(self, report: Report) -> None:
+        """Take every step that is left."""
+        began, reported, samples = time.monotonic(), 0.0, 0
+        while self._manager.current_step() < self._total_steps:
+            samples += self._step()
+            now = time.monotonic()
+            if now - reported > _REPORT_S or self._trainer.steps_done == self._total_steps:
+                report(self._progress(samples / (now - began)))
+                reported = now
+        self._manager.shutdown(wait=False)
+
+    def write(self, folder: Path, onnx: bool) -> dict[str, Any]:
+        """Write the model, and as ONNX if wanted; says where."""
+        folder.mkdir(parents=True, exist_ok=True)
+        header = {"model": self.config.to_dict(), "history": self._history.to_dict()}
+        weights = folder / "model.safetensors"
+        write_model(weights, ModelFile(header, self._trainer.module.state_dict()))
+        exported = folder / "model.onnx"
+        if onnx:
+            Model(self.config, self._trainer.module).export_onnx(exported)
+        return {
+            "weights": str(weights),
+            "onnx": str(exported) if onnx else "",
+            "config": json.dumps(self.config.to_dict()),
+            "history": json.dumps(self._history.to_dict()),
+            "metrics": self._history.epochs[-1] if self._history.epochs else {},
+        }
+
+    def _step(self) -> int:
+        """Take one step with whoever is there; returns the samples it took in, of all ranks."""
+        manager, trainer = self._manager, self._trainer
+        manager.start_quorum()
+        step = manager.current_step()
+        trainer.steps_done = step
+        if step % self._plan.steps_per_epoch == 0:
+            torch.manual_seed(epoch_seed(self._work.seed, self._plan.epoch(step)))
+        batch = self._plan.indices(step)
+        share = rank_share(batch, manager.participating_rank() or 0, manager.num_participants())
+        trainer.module.train()
+        trainer.backward(*self._samples.take(torch.from_numpy(share)))
+        self._average(len(share) / len(batch))
+        if not manager.should_commit():
+            return 0
+        trainer.step()
+        if trainer.steps_done % self._plan.steps_per_epoch == 0:
+            self._end_epoch()
+        return len(batch)
+
+    def _average(self, weight: float) -> None:
+        """Replace gradients by the mean over the whole batch, of which this rank had `weight`."""
+        gradients = [p.grad for p in self._trainer.module.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat *= weight * self._manager.num_participants()
+        self._manager.allreduce(flat).wait()
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _end_epoch(self) -> None:
+        results = self._trainer.meter.results()
+        if self._validation is not None:
+            network, size = self._trainer.module, self._work.batch_size
+            measured = evaluate(self.config, network, self._validation, size)
+            results |= {f"val_{name}": value for name, value in measured.items()}
+        self._history.epochs.append(results)
+
+    def _progress(self, samples_per_s: float) -> dict[str, Any]:
+        done = self._trainer.steps_done
+        return {
+            "step": done,
+            "total_steps": self._total_steps,
+            "epoch": min(self._plan.epoch(done) + 1, self._work.epochs),
+            "total_epochs": self._work.epochs,
+            "participants": self._manager.num_participants(),
+            "samples_per_s": samples_per_s,
+            "metrics": self._history.epochs[-1] if self._history.epochs else {},
+        }
+
+    def _of(self, arrays: tuple[Any, Any]) -> Samples:
+        assert self.config.objective is not None
+        data.check_lengths(*arrays)
+        loss = self.config.objective.loss
+        targets = data.as_targets(loss, arrays[1], self.config.output_shape)
+        return Samples.of(data.as_inputs(self.config, arrays[0]), targets, training_device())
+
+    def _managed(self) -> Manager:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self._store = store  # lives as long as the rank
+        return Manager(
+            pg=ProcessGroupGloo(timeout=timedelta(seconds=_COLLECTIVE_S)),
+            load_state_dict=self._load,
+            state_dict=self._state,
+            min_replica_size=self._work.min_ranks,
+            use_async_quorum=False,
+            timeout=timedelta(seconds=_COLLECTIVE_S),
+            quorum_timeout=timedelta(seconds=_QUORUM_S),
+            rank=0,
+            world_size=1,
+            store_addr="127.0.0.1",
+            store_port=store.port,
+            lighthouse_addr=self._work.lighthouse,
+            replica_id=self._work.replica,
+            hostname="127.0.0.1",
+            init_sync=False,  # the seed makes equal weights
+            quorum_retries=5,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "tensors": self._trainer.state(),
+            "steps_done": self._trainer.steps_done,
+            "history": self._history.to_dict(),
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._trainer.load_state(state["tensors"], state["steps_done"])
+        self._history = History.from_dict(state["history"])
+        self._trainer.meter.results()
+
+
+def _arrays(work: RankWork) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    training = _columns(work.training)
+    if work.validation:
+        return training, _columns(work.validation)
+    if work.validation_fraction:
+        return data.split_validation(*training, work.validation_fraction)
+    return training, None
+
+
+def _columns(path: str) -> tuple[Any, Any]:
+    columns = load_file(path)
+    if not {"x", "y"} <= set(columns):
+        raise DataError(f"the split has columns {sorted(columns)}", hint="x and y are needed")
+    return columns["x"], columns["y"]

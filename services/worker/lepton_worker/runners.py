@@ -1,0 +1,240 @@
+"""How each kind of task is run: a trainer, a lighthouse, a replica."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from lepton_ai.errors import InvalidArgumentError, LeptonError, NotFoundError
+from lepton_ai.proto.v1 import job_pb2, storage_pb2, task_pb2
+from lepton_runtime import keys
+from lepton_runtime.bus import Bus, job_logs, job_progress
+from lepton_runtime.state import State
+from lepton_worker.child import Child, start_child
+from lepton_worker.inference_server import InferenceServer
+from lepton_worker.storage import WorkerStorage
+from lepton_worker.warm import WarmTrainer
+
+__all__ = ["Runners"]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.runners")
+_POLL_S = 0.1
+
+
+class _Statuses(Protocol):
+    async def write(self, task: task_pb2.Task, status: task_pb2.TaskStatus) -> None: ...
+
+
+class Runners:
+    """Runs tasks and says how far they are."""
+
+    def __init__(
+        self,
+        state: State,
+        bus: Bus,
+        statuses: _Statuses,
+        storage: WorkerStorage,
+        inference: InferenceServer,
+        folder: Path,
+    ) -> None:
+        self._state = state
+        self._bus = bus
+        self._statuses = statuses
+        self._storage = storage
+        self._inference = inference
+        self._folder = folder
+        self._warm = WarmTrainer()
+        self._trainers: dict[str, Child] = {}
+        self._published: dict[str, asyncio.Event] = {}
+
+    async def keep_warm(self) -> None:
+        """Keep a trainer ready for the next rank."""
+        await self._warm.run()
+
+    async def run(self, task: task_pb2.Task) -> None:
+        """Run a task to its end; cancel to end it sooner."""
+        runs = {
+            "trainer": self._train,
+            "lighthouse": self._keep_quorum,
+            "replica": self._serve,
+        }
+        try:
+            await self._say(task, task_pb2.TASK_STATE_STARTING)
+            await runs[task.WhichOneof("work") or ""](task)
+        except LeptonError as error:
+            user_error = isinstance(error, InvalidArgumentError | NotFoundError)
+            _log.warning("task failed", task=task.id, reason=str(error))
+            await self._failed(task, str(error), user_error)
+        except Exception as error:  # noqa: BLE001 - one task's defect must not end the agent
+            _log.error("task failed", task=task.id, exc_info=error)
+            await self._failed(task, "something went wrong inside", user_error=False)
+
+    def publish(self, task: task_pb2.Task) -> None:
+        """Let a trained rank publish."""
+        self._published.setdefault(task.id, asyncio.Event()).set()
+
+    async def _keep_quorum(self, task: task_pb2.Task) -> None:
+        child = await start_child("lepton_worker.lighthouse", [str(task.lighthouse.min_ranks)])
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_drain(child))
+                async for event in child.events():
+                    await self._say(task, task_pb2.TASK_STATE_RUNNING, address=event["address"])
+            await self._failed(task, "the lighthouse ended", user_error=False)
+        finally:
+            await child.kill()
+
+    async def _serve(self, task: task_pb2.Task) -> None:
+        replica = task.replica
+        path = await self._storage.fetch(replica.object_id)
+        name, version = replica.deployment, str(replica.version)
+        await self._inference.load(name, version, path)
+        try:
+            address = await self._inference.until_listening()
+            await self._say(task, task_pb2.TASK_STATE_RUNNING, address=address)
+            await asyncio.Event().wait()  # until cancelled
+        finally:
+            await self._inference.unload(name, version)
+
+    async def _train(self, task: task_pb2.Task) -> None:
+        work = await self._work(task)
+        child = await self._warm.take()
+        self._trainers[task.id] = child
+        if task.trainer.publish:
+            self.publish(task)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._forward_log(task, child))
+                await child.tell(work)
+                ended = await self._follow(task, child)
+                await child.kill()
+            if not ended:
+                await self._failed(task, "the trainer died", user_error=False)
+        finally:
+            self._trainers.pop(task.id, None)
+            self._published.pop(task.id, None)
+            await child.kill()
+
+    async def _follow(self, task: task_pb2.Task, child: Child) -> bool:
+        """Act on what a trainer tells; False when it died before its end."""
+        async with asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(self._ask_to_publish(task, child))
+            try:
+                async for event in child.events():
+                    if await self._heard(task, event):
+                        return True
+                return False
+            finally:
+                asked.cancel()
+
+    async def _heard(self, task: task_pb2.Task, event: dict[str, Any]) -> bool:
+        match event["event"]:
+            case "ready":
+                await self._say(task, task_pb2.TASK_STATE_RUNNING)
+            case "progress":
+                await self._progress(task, event)
+            case "trained":
+                await self._say(task, task_pb2.TASK_STATE_TRAINED)
+            case "published":
+                await self._publish(task, event)
+                return True
+            case "failed":
+                await self._failed(task, event["error"], event["user_error"])
+                return True
+            case _:
+                pass
+        return False
+
+    async def _ask_to_publish(self, task: task_pb2.Task, child: Child) -> None:
+        await self._published.setdefault(task.id, asyncio.Event()).wait()
+        await child.tell({"op": "publish", "onnx": bool(task.trainer.spec.publish_as)})
+
+    async def _publish(self, task: task_pb2.Task, event: dict[str, Any]) -> None:
+        spec = task.trainer.spec
+        result = job_pb2.JobResult(
+            weights_object=await self._storage.store(Path(event["weights"])),
+            history=event["history"],
+        )
+        if spec.publish_as:
+            result.model_version = await self._storage.publish(
+                storage_pb2.Model(
+                    name=spec.publish_as,
+                    onnx_object=await self._storage.store(Path(event["onnx"])),
+                    weights_object=result.weights_object,
+                    model_config=event["config"],
+                    job_id=task.trainer.job_id,
+                    dataset=spec.dataset,
+                    metrics=event["metrics"],
+                )
+            )
+        status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
+        await self._statuses.write(task, status)
+
+    async def _work(self, task: task_pb2.Task) -> dict[str, Any]:
+        trainer, spec = task.trainer, task.trainer.spec
+        training = await self._storage.split(spec.dataset, spec.split or "train")
+        validation = weights = ""
+        if spec.validation_split:
+            split = await self._storage.split(spec.dataset, spec.validation_split)
+            validation = str(await self._storage.fetch(split.object_id))
+        if spec.initial_weights_object:
+            weights = str(await self._storage.fetch(spec.initial_weights_object))
+        return {
+            "config": spec.model_config,
+            "training": str(await self._storage.fetch(training.object_id)),
+            "validation": validation,
+            "weights": weights,
+            "folder": str(self._folder / f"{task.id}-{task.attempt}"),
+            "lighthouse": await self._lighthouse(trainer.lighthouse_task_id),
+            "replica": f"{task.id}-{task.attempt}",
+            "rank": trainer.rank,
+            "min_ranks": max(1, trainer.min_ranks),
+            "epochs": spec.epochs,
+            "batch_size": spec.batch_size,
+            "validation_fraction": spec.validation_fraction,
+            "seed": spec.seed,
+            "threads": max(1, int(task.resources.cpus)),
+        }
+
+    async def _lighthouse(self, task_id: str) -> str:
+        """Wait for the address of a job's lighthouse."""
+        while True:
+            for record in (await self._state.list(keys.TASK_STATUS)).records:
+                status = task_pb2.TaskStatus.FromString(record.value)
+                if status.task_id == task_id and status.address:
+                    return status.address
+            await asyncio.sleep(_POLL_S)
+
+    async def _progress(self, task: task_pb2.Task, event: dict[str, Any]) -> None:
+        fields = {key: value for key, value in event.items() if key != "event"}
+        progress = job_pb2.JobProgress(job_id=task.trainer.job_id, **fields)
+        progress.at.GetCurrentTime()
+        await self._bus.publish(job_progress(progress.job_id), progress.SerializeToString())
+
+    async def _forward_log(self, task: task_pb2.Task, child: Child) -> None:
+        async for text in child.printed():
+            line = job_pb2.LogLine(
+                job_id=task.trainer.job_id,
+                rank=task.trainer.rank,
+                node_id=task.node_id,
+                text=text[:4096],
+            )
+            line.at.GetCurrentTime()
+            await self._bus.publish(job_logs(line.job_id), line.SerializeToString())
+
+    async def _say(self, task: task_pb2.Task, state: task_pb2.TaskState, address: str = "") -> None:
+        await self._statuses.write(task, task_pb2.TaskStatus(state=state, address=address))
+
+    async def _failed(self, task: task_pb2.Task, reason: str, user_error: bool) -> None:
+        status = task_pb2.TaskStatus(
+            state=task_pb2.TASK_STATE_FAILED, reason=reason, user_error=user_error
+        )
+        await self._statuses.write(task, status)
+
+
+async def _drain(child: Child) -> None:
+    async for text in child.printed():
+        _log.info("lighthouse", text=text)

@@ -1,0 +1,55 @@
+"""`python -m lepton_worker.trainer`: one rank. Imports torch first, then waits for its work."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import torch
+
+from lepton_ai.errors import InvalidArgumentError, LeptonError
+from lepton_ai.learn.memory import keep_freed_memory
+from lepton_runtime.processes import die_with_parent
+from lepton_worker.channel import AgentChannel
+from lepton_worker.rank import Rank
+from lepton_worker.work import RankWork
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Train what the agent says, then publish when told to."""
+    die_with_parent()
+    import torchft  # noqa: F401 - part of being warm
+
+    keep_freed_memory()
+    channel = AgentChannel()
+    channel.tell("warm")
+    message = channel.hear()
+    if message is None:
+        return
+    try:
+        _work(RankWork(**message), channel)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the agent hears of it
+        traceback.print_exc()
+        user_error = isinstance(error, InvalidArgumentError)
+        text = str(error) if isinstance(error, LeptonError) else type(error).__name__
+        channel.tell("failed", error=text, user_error=user_error)
+    # Threads of torchft may still wait for peers.
+    os._exit(0)
+
+
+def _work(work: RankWork, channel: AgentChannel) -> None:
+    torch.set_num_threads(work.threads)
+    rank = Rank(work)
+    channel.tell("ready")
+    rank.train(lambda progress: channel.tell("progress", **progress))
+    channel.tell("trained")
+    while (message := channel.hear()) is not None:
+        if message["op"] == "publish":
+            channel.tell("published", **rank.write(Path(work.folder), message["onnx"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What one rank is told to do; fit for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["RankWork"]
+
+
+@dataclass(frozen=True)
+class RankWork:
+    """One rank of one job.
+
+    Attributes:
+        config: The model, as `ModelConfig.to_dict` writes it, as JSON.
+        training: File with the columns x and y.
+        validation: File with the columns x and y, or empty.
+        weights: A model file to begin from, or empty.
+        folder: Where to write results.
+        lighthouse: URL of the job's quorum server.
+        replica: Unique name of this attempt at this rank.
+        rank: Its number.
+        min_ranks: Quorum below which no step is taken.
+        epochs: Passes over the data.
+        batch_size: Samples in a step, over all ranks.
+        validation_fraction: Last share of the training data held out.
+        seed: Of weights, order and dropout.
+        threads: For torch.
+    """
+
+    config: str
+    training: str
+    validation: str
+    weights: str
+    folder: str
+    lighthouse: str
+    replica: str
+    rank: int
+    min_ranks: int
+    epochs: int
+    batch_size: int
+    validation_fraction: float
+    seed: int
+    threads: int
