@@ -17,7 +17,8 @@ from lepton_ai.oip.rest import JSON_LENGTH_HEADER, decode_answer, encode_request
 
 __all__ = ["AsyncEndpoint", "as_tensor", "batches_of"]
 
-_BATCH_ROWS = 1_000
+# What a served model takes in one request unless told otherwise.
+_BATCH_ROWS = 64
 _TIMEOUT_S = 60.0
 
 
@@ -40,7 +41,7 @@ class AsyncEndpoint:
         """What the model makes of raw input.
 
         Args:
-            x: Rows as the model takes them raw; an array or what becomes one. More than 1,000
+            x: Rows as the model takes them raw; an array or what becomes one. More than 64
                 rows travel in several requests.
             timeout_s: For each request, in seconds.
 

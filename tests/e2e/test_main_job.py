@@ -1,0 +1,180 @@
+"""The main job on a real cluster: store, train, publish, serve, ask; and what may go wrong."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from lepton_ai import Cluster
+from lepton_ai.cli.load import send_grpc, send_rest
+from lepton_ai.datasets import load_digits
+from lepton_ai.errors import (
+    ConflictError,
+    DataError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnauthenticatedError,
+)
+from lepton_ai.oip.tensor import Tensor
+from lepton_ai.proto.v1 import job_pb2
+
+from .conftest import until
+
+pytestmark = pytest.mark.e2e
+
+GOOD = 0.93
+
+
+@pytest.fixture(scope="module")
+def digits(cluster):
+    cluster.client.upload("digits", {"train": load_digits("train")})
+    return load_digits("test")
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster, digits):
+    """A trained model with two replicas, for the tests that ask it."""
+    from .conftest import model as made
+
+    job = cluster.client.submit(
+        made.__wrapped__(), "digits", epochs=8, batch_size=32, workers=2, publish_as="digits"
+    )
+    assert cluster.client.wait(job).result.model_version == 1
+    return cluster.client.deploy("digits", replicas=2)
+
+
+def accuracy(probabilities, labels):
+    return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def test_rest_and_grpc_answer_alike(cluster, digits, deployed):
+    images, labels = digits
+    rest = send_rest(deployed, images)
+    tensor = Tensor("input", "UINT8", images[..., np.newaxis])
+    grpc = send_grpc(cluster.profile, "digits", tensor, classes=10)
+    np.testing.assert_allclose(rest.answers, grpc.answers, atol=1e-5)
+    assert rest.accuracy(labels) >= GOOD
+
+
+def test_fit_on_the_cluster_is_fit(cluster, digits, model):
+    history = model.fit(
+        *load_digits("train"),
+        epochs=8,
+        batch_size=32,
+        validation_split=0.1,
+        cluster=cluster.client,
+        workers=2,
+    )
+    assert len(history) == 8
+    assert history["val_accuracy"][-1] > 0.8
+    assert accuracy(model.predict(digits[0]), digits[1]) >= GOOD
+    endpoint = cluster.client.deploy(model, name="fitted")
+    np.testing.assert_allclose(
+        endpoint.predict(digits[0]), model.predict(digits[0]), rtol=1e-3, atol=1e-5
+    )
+    cluster.client.undeploy("fitted")
+
+
+def test_bad_input_gets_a_clear_answer(cluster, digits, model, deployed):
+    client = cluster.client
+    with pytest.raises(NotFoundError, match="nope"):
+        client.endpoint("nope").predict([[1.0]])
+    with pytest.raises(NotFoundError, match="did you mean 'digits'"):
+        client.deploy("digitz")
+    with pytest.raises(NotFoundError, match="no version 99"):
+        client.deploy("digits", version=99)
+    with pytest.raises(InvalidArgumentError, match="shape"):
+        deployed.predict(np.zeros((1, 3), np.uint8))
+    with pytest.raises(DataError, match="no rows"):
+        deployed.predict(np.zeros((0, 8, 8), np.uint8))
+    with pytest.raises(DataError, match="differ in length"):
+        client.upload("bad", {"train": (np.zeros((3, 2)), np.zeros(2))})
+    with pytest.raises(DataError, match="NaN"):
+        client.upload("bad", {"train": (np.full((3, 2), np.nan), np.zeros(3))})
+    with pytest.raises(InvalidArgumentError, match="lowercase"):
+        client.upload("Bad Name", {"train": np.zeros(3)})
+    with pytest.raises(NotFoundError, match="did you mean 'digits'"):
+        client.submit(model, "digitz")
+    with pytest.raises(InvalidArgumentError, match="never fit"):
+        client.submit(model, "digits", workers=1000)
+    assert "bad" not in {dataset.name for dataset in client.datasets()}
+
+
+def test_a_key_is_required(cluster):
+    with (
+        Cluster(cluster.profile.address, "no-key") as stranger,
+        pytest.raises(UnauthenticatedError),
+    ):
+        stranger.jobs()
+
+
+def test_a_job_with_bad_data_fails_with_its_reason(cluster, model):
+    cluster.client.upload("odd", {"train": (np.zeros((64, 5), np.uint8), np.zeros(64, np.int64))})
+    job = cluster.client.submit(model, "odd", epochs=1)
+    with pytest.raises(ConflictError, match="shape"):
+        cluster.client.wait(job)
+
+
+def steps_taken(client, job_id, steps):
+    """Follow a job until it has taken so many steps."""
+    for event in client.watch(job_id):
+        if isinstance(event, job_pb2.JobProgress) and event.step >= steps:
+            return
+    raise AssertionError("the job ended before")
+
+
+def test_losing_an_agent_loses_no_job(cluster, digits, model):
+    job = cluster.client.submit(
+        model, "digits", epochs=60, batch_size=32, workers=2, publish_as="survivor"
+    )
+    steps_taken(cluster.client, job.id, 50)
+    cluster.kill_node("worker-1", "lepton_worker")
+    assert cluster.client.wait(job).state == job_pb2.JOB_STATE_SUCCEEDED
+    endpoint = cluster.client.deploy("survivor")
+    assert accuracy(endpoint.predict(digits[0]), digits[1]) >= GOOD
+    cluster.client.undeploy("survivor")
+
+
+def test_a_restart_of_nats_loses_no_job(cluster, digits, model):
+    job = cluster.client.submit(model, "digits", epochs=30, batch_size=32, workers=2)
+    steps_taken(cluster.client, job.id, 10)
+    cluster.kill_server("nats-server")
+    assert cluster.client.wait(job).state == job_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_a_restart_of_etcd_loses_no_job(cluster, digits, model):
+    job = cluster.client.submit(model, "digits", epochs=30, batch_size=32, workers=2)
+    steps_taken(cluster.client, job.id, 10)
+    cluster.kill_server("etcd")
+    assert cluster.client.wait(job).state == job_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_losing_a_serving_worker_fails_no_request(cluster, digits, deployed):
+    until(lambda: cluster.client.deployment("digits").ready_replicas == 2)
+    stop, failures, answered = threading.Event(), [], []
+
+    def ask(_):
+        while not stop.is_set():
+            try:
+                deployed.predict(digits[0][:4])
+                answered.append(1)
+            except Exception as error:  # noqa: BLE001 - counted, whatever it is
+                failures.append(error)
+
+    with ThreadPoolExecutor(4) as threads:
+        asking = threads.map(ask, range(4))
+        try:
+            until(lambda: len(answered) > 50)
+            cluster.kill_node("worker-2", "lepton_worker")
+            until(lambda: cluster.client.deployment("digits").ready_replicas < 2, 10)
+            back_s = until(lambda: cluster.client.deployment("digits").ready_replicas == 2)
+            before = len(answered)
+            until(lambda: len(answered) > before + 50)
+        finally:
+            stop.set()
+        list(asking)
+    assert not failures
+    assert back_s <= 10
