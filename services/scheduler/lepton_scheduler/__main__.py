@@ -28,8 +28,7 @@ async def main(settings: SchedulerSettings, runtime: Runtime) -> None:
         leading = tasks.create_task(leader.run())
         async with serving(runtime, [servicer], node_pb2.NODE_ROLE_SCHEDULER):
             await runtime.stopping.wait()
-        leading.cancel()
-        await election.resign()
+        leading.cancel()  # which resigns, so that a standby leads at once
 
 
 if __name__ == "__main__":

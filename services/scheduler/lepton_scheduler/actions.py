@@ -6,7 +6,23 @@ from dataclasses import dataclass
 
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, task_pb2
 
-__all__ = ["Action", "PlaceTask", "RemoveTask", "UpdateDeployment", "UpdateJob", "UpdateTask"]
+__all__ = [
+    "Action",
+    "PlaceGang",
+    "PlaceTask",
+    "RemoveTask",
+    "UpdateDeployment",
+    "UpdateJob",
+    "UpdateTask",
+]
+
+
+@dataclass(frozen=True)
+class PlaceGang:
+    """Write all of a job's tasks and its new state at once: no job is ever half placed."""
+
+    job: job_pb2.Job
+    tasks: tuple[task_pb2.Task, ...]
 
 
 @dataclass(frozen=True)
@@ -48,4 +64,4 @@ class UpdateDeployment:
     deployment: deployment_pb2.Deployment
 
 
-Action = PlaceTask | UpdateTask | RemoveTask | UpdateJob | UpdateDeployment
+Action = PlaceGang | PlaceTask | UpdateTask | RemoveTask | UpdateJob | UpdateDeployment

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, task_pb2
 
-__all__ = ["ENDED", "Cluster", "TaskKey"]
+__all__ = ["ENDED", "Cluster", "TaskKey", "job_of"]
 
 TaskKey = tuple[str, str]  # node id, task id
 ENDED = frozenset(
@@ -43,7 +43,7 @@ class Cluster:
 
     def of_job(self, job_id: str) -> list[task_pb2.Task]:
         """A job's tasks, the lighthouse first, then ranks in order."""
-        mine = [task for task in self.tasks.values() if owner_of(task) == job_id]
+        mine = [task for task in self.tasks.values() if job_of(task) == job_id]
         return sorted(mine, key=lambda t: (t.WhichOneof("work") == "trainer", t.trainer.rank))
 
     def of_deployment(self, name: str) -> list[task_pb2.Task]:
@@ -52,8 +52,8 @@ class Cluster:
         return sorted(mine, key=lambda t: (t.replica.version, t.id))
 
 
-def owner_of(task: task_pb2.Task) -> str:
-    """The job or deployment that a task belongs to."""
+def job_of(task: task_pb2.Task) -> str:
+    """The job that a task belongs to; empty for a replica."""
     match task.WhichOneof("work"):
         case "trainer":
             return task.trainer.job_id

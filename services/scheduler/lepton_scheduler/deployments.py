@@ -13,6 +13,8 @@ from lepton_scheduler.placement import Rooms
 
 __all__ = ["decide_deployments"]
 
+_RETRY_S = 5.0
+
 
 def decide_deployments(
     now: float, cluster: Cluster, rooms: Rooms, onnx_objects: dict[tuple[str, int], str]
@@ -44,6 +46,8 @@ class _Deployment:
 
     def decide(self) -> Iterator[Action]:
         spec = self.deployment.spec
+        if not self.object_id:
+            return  # the view of models lags behind that of deployments
         tasks = self.cluster.of_deployment(spec.name)
         current = {t.id: t for t in tasks if t.replica.version == spec.version}
         wanted = [self._replica_id(i) for i in range(spec.replicas)]
@@ -61,9 +65,12 @@ class _Deployment:
     def _ensure(
         self, task_id: str, task: task_pb2.Task | None, tasks: list[task_pb2.Task]
     ) -> Iterator[Action]:
-        """Place a replica that is missing or lost."""
+        """Place a replica that is missing, lost, or failed a while ago."""
         if task is not None and not self.cluster.is_lost(task):
-            return
+            if not self._may_try_again(task):
+                return
+            tasks.remove(task)
+            self.rooms.give_back(task.node_id, task.resources)
         load = Counter(
             t.node_id
             for t in tasks
@@ -76,7 +83,13 @@ class _Deployment:
         self.rooms.take(node_id, need)
         fresh = self._replica(task_id, node_id, (task.attempt if task else 0) + 1)
         tasks.append(fresh)
-        yield PlaceTask(fresh, "its node was lost" if task else "wanted", replaces=task)
+        yield PlaceTask(fresh, "lost or failed" if task else "wanted", replaces=task)
+
+    def _may_try_again(self, task: task_pb2.Task) -> bool:
+        status = self.cluster.status_of(task)
+        if status.state != task_pb2.TASK_STATE_FAILED or status.user_error:
+            return False
+        return self.now >= status.updated_at.ToNanoseconds() / 1e9 + _RETRY_S
 
     def _replica(self, task_id: str, node_id: str, attempt: int) -> task_pb2.Task:
         spec = self.deployment.spec

@@ -7,14 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lepton_ai.proto.v1 import job_pb2, node_pb2, task_pb2
-from lepton_scheduler.actions import Action, PlaceTask, RemoveTask, UpdateJob, UpdateTask
-from lepton_scheduler.cluster import ENDED, Cluster
+from lepton_scheduler.actions import (
+    Action,
+    PlaceGang,
+    PlaceTask,
+    RemoveTask,
+    UpdateJob,
+    UpdateTask,
+)
+from lepton_scheduler.cluster import ENDED, Cluster, job_of
 from lepton_scheduler.placement import Rooms
 
 __all__ = ["decide_jobs"]
 
 # A rank that fails this often for no fault of the user's takes the job with it.
 _MAX_FAILURES = 4
+_BACK_OFF_S = 1.0  # doubles with each attempt
 _LIGHTHOUSE = node_pb2.Resources()
 
 
@@ -23,7 +31,7 @@ def decide_jobs(now: float, cluster: Cluster, rooms: Rooms) -> Iterator[Action]:
     for job in sorted(cluster.jobs.values(), key=_urgency):
         yield from _Job(now, cluster, rooms, job).decide()
     for task in list(cluster.tasks.values()):
-        job_id = task.trainer.job_id or task.lighthouse.job_id
+        job_id = job_of(task)
         if job_id and job_id not in cluster.jobs:
             yield RemoveTask(task, "its job does not exist")
 
@@ -67,10 +75,9 @@ class _Job:
                 self.rooms.give_back(node_id, self.job.spec.resources)
             return
         lighthouse = self._lighthouse(self.rooms.choose(_LIGHTHOUSE, {}) or nodes[0])
-        yield PlaceTask(lighthouse, "a job begins")
-        for rank, node_id in enumerate(nodes):
-            yield PlaceTask(self._trainer(rank, node_id), "a job begins")
-        yield self._moved(job_pb2.JOB_STATE_PLACED, f"{len(nodes)} ranks have a node")
+        ranks = [self._trainer(rank, node_id) for rank, node_id in enumerate(nodes)]
+        placed = self._moved(job_pb2.JOB_STATE_PLACED, f"{len(nodes)} ranks have a node")
+        yield PlaceGang(placed.job, (lighthouse, *ranks))
 
     def _gang_nodes(self) -> list[str]:
         nodes: list[str] = []
@@ -96,15 +103,21 @@ class _Job:
             yield from self._follow(tasks)
 
     def _replace_lost(self, tasks: list[task_pb2.Task]) -> Iterator[Action]:
-        trained = any(self._state(t) == task_pb2.TASK_STATE_TRAINED for t in tasks)
+        trained = bool(self._trained(tasks))
         for task in tasks:
             failed = self._state(task) == task_pb2.TASK_STATE_FAILED
             if not (failed or self.cluster.is_lost(task)):
                 continue
-            if trained:  # the result is there: nobody needs a new rank
+            if trained and task.HasField("trainer"):  # the result is there: no rank is missed
                 yield from self._remove(task, "lost after the training was done")
-                continue
-            yield from self._replace(task, "it failed" if failed else "its node was lost")
+            elif self.cluster.is_lost(task):
+                yield from self._replace(task, "its node was lost")
+            elif self._may_try_again(task):
+                yield from self._replace(task, "it failed")
+
+    def _may_try_again(self, task: task_pb2.Task) -> bool:
+        failed_at = self.cluster.status_of(task).updated_at.ToNanoseconds() / 1e9
+        return self.now >= failed_at + _BACK_OFF_S * 2 ** (task.attempt - 1)
 
     def _replace(self, task: task_pb2.Task, reason: str) -> Iterator[Action]:
         if not self.cluster.is_lost(task):
@@ -119,15 +132,13 @@ class _Job:
         fresh = task_pb2.Task()
         fresh.CopyFrom(task)
         fresh.attempt += 1
+        if fresh.HasField("trainer"):
+            fresh.trainer.publish = False  # the new rank has yet to train
         self._put_on(fresh, node_id)
         yield PlaceTask(fresh, reason, replaces=task)
 
     def _choose_publisher(self, tasks: list[task_pb2.Task]) -> Iterator[Action]:
-        trained = [
-            t
-            for t in tasks
-            if self._state(t) == task_pb2.TASK_STATE_TRAINED and not self.cluster.is_lost(t)
-        ]
+        trained = self._trained(tasks)
         if trained and not any(task.trainer.publish for task in trained):
             publisher = task_pb2.Task()
             publisher.CopyFrom(trained[0])
@@ -163,6 +174,14 @@ class _Job:
         if not self.cluster.is_lost(task):
             self.rooms.give_back(task.node_id, task.resources)
         yield RemoveTask(task, reason)
+
+    def _trained(self, tasks: list[task_pb2.Task]) -> list[task_pb2.Task]:
+        """Ranks that hold the final weights and still live, in order."""
+        return [
+            t
+            for t in tasks
+            if self._state(t) == task_pb2.TASK_STATE_TRAINED and not self.cluster.is_lost(t)
+        ]
 
     def _state(self, task: task_pb2.Task) -> task_pb2.TaskState:
         return self.cluster.status_of(task).state

@@ -8,7 +8,7 @@ import structlog
 from google.protobuf.message import Message
 
 from lepton_ai.errors import LeptonError
-from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2
+from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2, task_pb2
 from lepton_runtime import keys
 from lepton_runtime.bus import Bus
 from lepton_runtime.clock import Clock
@@ -17,12 +17,14 @@ from lepton_runtime.events import publish_event
 from lepton_runtime.state import Absent, Condition, Operation, Remove, State, Unchanged, Write
 from lepton_scheduler.actions import (
     Action,
+    PlaceGang,
     PlaceTask,
     RemoveTask,
     UpdateDeployment,
     UpdateJob,
     UpdateTask,
 )
+from lepton_scheduler.cluster import Cluster
 from lepton_scheduler.core import decide
 from lepton_scheduler.observer import Observer
 
@@ -32,6 +34,7 @@ _log = structlog.get_logger("lepton.scheduler")
 # Decisions that depend on time alone (limits) wait at most this long.
 _TICK_S = 1.0
 _RETRY_S = 0.5
+_UNTOLD = 1_000  # events that wait for a broker that is away; further ones are dropped
 
 
 class Leader:
@@ -49,22 +52,30 @@ class Leader:
         self._clock = clock
         self._election = election
         self._node_id = node_id
+        self._news: asyncio.Queue[Message] = asyncio.Queue(_UNTOLD)
 
     async def run(self) -> None:
         """Campaign and lead, again and again, until cancelled."""
-        while True:
-            try:
-                leadership = await self._election.campaign()
-                _log.info("leads", fencing_token=leadership.token)
-                elected = event_pb2.LeaderElected(
-                    node_id=self._node_id, fencing_token=leadership.token
-                )
-                await self._tell(elected)
-                await self._lead(leadership)
-                _log.warning("no longer leads", fencing_token=leadership.token)
-            except LeptonError as error:
-                _log.warning("cannot lead now", reason=str(error))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publish())
+            while True:
+                try:
+                    await self._term()
+                except* LeptonError as group:
+                    _log.warning("cannot lead now", reasons=[str(e) for e in group.exceptions])
                 await self._clock.sleep(_RETRY_S)
+
+    async def _term(self) -> None:
+        """Win, lead, and give up the key: a lease that were kept would shut everyone out."""
+        try:
+            leadership = await self._election.campaign()
+            token = leadership.token
+            _log.info("leads", fencing_token=token)
+            self._tell(event_pb2.LeaderElected(node_id=self._node_id, fencing_token=token))
+            await self._lead(leadership)
+            _log.warning("no longer leads", fencing_token=token)
+        finally:
+            await self._election.resign()
 
     async def _lead(self, leadership: Leadership) -> None:
         """Decide on a view of its own until deposed."""
@@ -72,38 +83,44 @@ class Leader:
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(observer.run())
             telling = tasks.create_task(self._tell_membership(observer))
-            await observer.complete.wait()
+            await _first(observer.complete, leadership.lost)
+            written: dict[str, int] = {}
             while not leadership.lost.is_set():
                 observer.changed.clear()
-                await self._round(observer, leadership)
+                # Deciding again before one's own writes are in view would place work twice.
+                if observer.has_seen(written):
+                    written = await self._round(observer, leadership)
                 await _first(observer.changed, leadership.lost, _TICK_S)
             watching.cancel()
             telling.cancel()
 
-    async def _round(self, observer: Observer, leadership: Leadership) -> None:
+    async def _round(self, observer: Observer, leadership: Leadership) -> dict[str, int]:
+        """Decide and write; answers the revision at which each key was written."""
+        written: dict[str, int] = {}
         cluster = observer.cluster()
         for action in decide(self._clock.now(), cluster, observer.onnx_objects()):
+            conditions, operations = _transaction(action, observer, leadership.token)
             try:
-                written = await self._apply(action, observer, leadership)
+                revision = await self._state.commit([leadership.condition, *conditions], operations)
             except LeptonError as error:
                 _log.warning("decision not written", action=_name(action), reason=str(error))
-                return
-            if not written:
-                return  # the view was old: look again
-            await self._announce(action, observer)
+                break
+            if revision is None:
+                _log.info("decision overtaken", action=_name(action))
+                break  # the view was old: look again
+            written |= {o.key: revision for o in operations if isinstance(o, Write)}
+            self._announce(action, cluster)
+        return written
 
-    async def _apply(self, action: Action, observer: Observer, leadership: Leadership) -> bool:
-        conditions, operations = _transaction(action, observer, leadership.token)
-        revision = await self._state.commit([leadership.condition, *conditions], operations)
-        if revision is None:
-            _log.info("decision overtaken", action=_name(action))
-        return revision is not None
-
-    async def _announce(self, action: Action, observer: Observer) -> None:
+    def _announce(self, action: Action, cluster: Cluster) -> None:
         match action:
+            case PlaceGang(job=job, tasks=tasks):
+                for task in tasks:
+                    self._announce(PlaceTask(task, "a job begins"), cluster)
+                self._announce(UpdateJob(job), cluster)
             case PlaceTask(task=task, reason=reason):
                 _log.info("task placed", task=task.id, worker=task.node_id, reason=reason)
-                await self._tell(event_pb2.TaskPlaced(task=task))
+                self._tell(event_pb2.TaskPlaced(task=task))
             case UpdateJob(job=job):
                 _log.info(
                     "job moved",
@@ -111,18 +128,18 @@ class Leader:
                     state=job_pb2.JobState.Name(job.state),
                     reason=job.reason,
                 )
-                await self._tell(event_pb2.JobStateChanged(job=job))
+                previous = cluster.jobs[job.id].state
+                self._tell(event_pb2.JobStateChanged(job=job, previous=previous))
             case UpdateDeployment(deployment=deployment):
                 _log.info(
                     "deployment changed",
                     deployment=deployment.spec.name,
                     reason=deployment.reason,
                 )
-                await self._tell(event_pb2.DeploymentChanged(deployment=deployment))
+                self._tell(event_pb2.DeploymentChanged(deployment=deployment))
             case RemoveTask(task=task, reason=reason):
                 _log.info("task removed", task=task.id, worker=task.node_id, reason=reason)
-                status = observer.cluster().status_of(task)
-                await self._tell(event_pb2.TaskFinished(status=status))
+                self._tell(event_pb2.TaskFinished(status=cluster.status_of(task)))
             case UpdateTask(task=task, reason=reason):
                 _log.info("task changed", task=task.id, reason=reason)
 
@@ -135,22 +152,31 @@ class Leader:
             nodes = {node.id: node for node in observer.nodes()}
             for node_id, incarnation in known.items():
                 if node_id not in nodes or nodes[node_id].incarnation != incarnation:
-                    await self._node_lost(node_id, incarnation)
+                    self._node_lost(node_id, incarnation)
             for node in nodes.values():
                 if known.get(node.id) != node.incarnation:
-                    await self._node_joined(node)
+                    self._node_joined(node)
             known = {node.id: node.incarnation for node in nodes.values()}
 
-    async def _node_joined(self, node: node_pb2.Node) -> None:
+    def _node_joined(self, node: node_pb2.Node) -> None:
         _log.info("node joined", joined=node.id)
-        await self._tell(event_pb2.NodeJoined(node=node))
+        self._tell(event_pb2.NodeJoined(node=node))
 
-    async def _node_lost(self, node_id: str, incarnation: str) -> None:
+    def _node_lost(self, node_id: str, incarnation: str) -> None:
         _log.warning("node lost", lost=node_id)
-        await self._tell(event_pb2.NodeLost(node_id=node_id, incarnation=incarnation))
+        self._tell(event_pb2.NodeLost(node_id=node_id, incarnation=incarnation))
 
-    async def _tell(self, message: Message) -> None:
-        await publish_event(self._bus, self._clock, self._node_id, message)
+    def _tell(self, message: Message) -> None:
+        """Publish soon. A broker that is away holds up no decision."""
+        try:
+            self._news.put_nowait(message)
+        except asyncio.QueueFull:
+            _log.warning("event dropped", event_type=message.DESCRIPTOR.name)
+
+    async def _publish(self) -> None:
+        while True:
+            message = await self._news.get()
+            await publish_event(self._bus, self._clock, self._node_id, message)
 
 
 def _transaction(
@@ -158,6 +184,12 @@ def _transaction(
 ) -> tuple[list[Condition], list[Operation]]:
     """An action as conditions and writes: it holds only where the view it came from does."""
     match action:
+        case PlaceGang(job=job, tasks=tasks):
+            conditions, operations = _update(keys.job(job.id), job, observer)
+            for task in tasks:
+                task.fencing_token = token
+                operations.append(Write(keys.task(task.node_id, task.id), task.SerializeToString()))
+            return conditions, operations
         case PlaceTask(task=task, replaces=replaces):
             task.fencing_token = token
             key = keys.task(task.node_id, task.id)
@@ -184,9 +216,9 @@ def _update(
     return [unchanged], [Write(key, message.SerializeToString())]
 
 
-def _removal(task: Message, observer: Observer) -> tuple[list[Condition], list[Operation]]:
-    key = keys.task(task.node_id, task.id)  # pyright: ignore[reportAttributeAccessIssue]
-    status = keys.task_status(task.node_id, task.id)  # pyright: ignore[reportAttributeAccessIssue]
+def _removal(task: task_pb2.Task, observer: Observer) -> tuple[list[Condition], list[Operation]]:
+    key = keys.task(task.node_id, task.id)
+    status = keys.task_status(task.node_id, task.id)
     return [Unchanged(key, observer.revisions.get(key, -1))], [Remove(key), Remove(status)]
 
 
@@ -194,7 +226,7 @@ def _name(action: Action) -> str:
     return type(action).__name__
 
 
-async def _first(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> None:
+async def _first(one: asyncio.Event, other: asyncio.Event, timeout_s: float | None = None) -> None:
     waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
     await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:

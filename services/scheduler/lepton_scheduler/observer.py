@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
@@ -33,7 +33,7 @@ class Observer:
     def __init__(self, state: State) -> None:
         self._state = state
         self._records: dict[str, dict[str, Any]] = {prefix: {} for prefix in _TYPES}
-        self._listed: set[str] = set()
+        self._seen: dict[str, int] = {}
         self.revisions: dict[str, int] = {}
         self.changed = asyncio.Event()
         self.complete = asyncio.Event()
@@ -43,6 +43,15 @@ class Observer:
         async with asyncio.TaskGroup() as tasks:
             for prefix in _TYPES:
                 tasks.create_task(self._follow(prefix))
+
+    def has_seen(self, written: Mapping[str, int]) -> bool:
+        """Whether the view holds these writes: the revision of each key's last one."""
+        return all(
+            self._seen.get(prefix, 0) >= revision
+            for key, revision in written.items()
+            for prefix in _TYPES
+            if key.startswith(prefix)
+        )
 
     def nodes(self) -> list[node_pb2.Node]:
         """Every member that is alive."""
@@ -67,22 +76,24 @@ class Observer:
     async def _follow(self, prefix: str) -> None:
         async for change in self._state.watch(prefix):
             self._apply(prefix, change)
-            self._listed.add(prefix)
-            if len(self._listed) == len(_TYPES):
+            if len(self._seen) == len(_TYPES):
                 self.complete.set()
             self.changed.set()
 
     def _apply(self, prefix: str, change: Change) -> None:
         match change:
-            case Snapshot(records=records):
+            case Snapshot(records=records, revision=revision):
+                self._seen[prefix] = revision
                 for key in self._records[prefix]:
                     self.revisions.pop(key, None)
                 self._records[prefix].clear()
                 for record in records:
                     self._put(prefix, record)
             case Put(record=record):
+                self._seen[prefix] = record.mod_revision
                 self._put(prefix, record)
-            case Delete(key=key):
+            case Delete(key=key, revision=revision):
+                self._seen[prefix] = revision
                 self._records[prefix].pop(key, None)
                 self.revisions.pop(key, None)
 

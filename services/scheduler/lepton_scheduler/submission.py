@@ -13,7 +13,8 @@ from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
 
 __all__ = ["check_deployment", "check_job", "newest", "not_found"]
 
-MAX_RANKS = 1024
+# A job is placed in one transaction of etcd, which takes 128 operations.
+MAX_RANKS = 120
 MAX_REPLICAS = 256
 _DEFAULT_CPUS = 1.0
 
