@@ -48,8 +48,10 @@ def attached(
         yield process
     finally:
         assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.close()  # the supervisor ends with its input
         process.wait()
+        process.stdout.close()
 
 
 def detached(options: LocalOptions, tell: Callable[[str], None]) -> None:

@@ -430,7 +430,9 @@ class AsyncCluster:
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
-                    if _answers(await self.deployment(name)):
+                    # The gateway hears of a replica a moment after the scheduler.
+                    up = _answers(await self.deployment(name))
+                    if up and await self.endpoint(name).is_ready():
                         return
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:

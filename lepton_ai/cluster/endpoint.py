@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from lepton_ai.cluster.transport import HttpPool
-from lepton_ai.errors import DataError
+from lepton_ai.errors import DataError, NotFoundError, UnavailableError
 from lepton_ai.oip import Tensor, datatype_of, numpy_dtype
 from lepton_ai.oip.rest import JSON_LENGTH_HEADER, decode_answer, encode_request
 
@@ -61,6 +61,14 @@ class AsyncEndpoint:
             for part in batches_of(tensor.array, _BATCH_ROWS)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    async def is_ready(self) -> bool:
+        """Whether requests are answered now."""
+        try:
+            await asyncio.to_thread(self._pool.ask, "GET", f"{self._path}/ready")
+        except (NotFoundError, UnavailableError):
+            return False
+        return True
 
     async def _described(self, timeout_s: float) -> _Input:
         answer = await asyncio.to_thread(self._pool.ask, "GET", self._path, timeout_s=timeout_s)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.numpy import load_file
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torchft import Manager, ProcessGroupGloo
 
 from lepton_ai.errors import DataError

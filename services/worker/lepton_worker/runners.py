@@ -31,7 +31,7 @@ class _Statuses(Protocol):
 class Runners:
     """Runs tasks and says how far they are."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the composition root names each
         self,
         state: State,
         bus: Bus,

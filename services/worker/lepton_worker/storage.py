@@ -7,6 +7,8 @@ import random
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import grpc
+
 from lepton_ai.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from lepton_ai.objects import ObjectClient
 from lepton_ai.proto.v1 import node_pb2, storage_pb2
@@ -77,7 +79,7 @@ class WorkerStorage:
         raise InvalidArgumentError(f"dataset {dataset!r} has no split {split!r}", hint=known)
 
     @contextlib.asynccontextmanager
-    async def _channel(self) -> AsyncGenerator:
+    async def _channel(self) -> AsyncGenerator[grpc.aio.Channel]:
         records = (await self._state.list(keys.NODES)).records
         nodes = [node_pb2.Node.FromString(record.value) for record in records]
         storing = [node.address for node in nodes if node.role == node_pb2.NODE_ROLE_STORAGE]

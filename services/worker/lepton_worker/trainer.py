@@ -21,8 +21,6 @@ __all__ = ["main"]
 def main() -> None:
     """Train what the agent says, then publish when told to."""
     die_with_parent()
-    import torchft  # noqa: F401 - part of being warm
-
     keep_freed_memory()
     channel = AgentChannel()
     channel.tell("warm")

@@ -1,0 +1,80 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from typer.testing import CliRunner
+
+from lepton_ai.cli.commands import app
+from lepton_ai.cli.declaration import model_of, read_model_file
+from lepton_ai.cli.output import age_text, size_text
+from lepton_ai.cluster.transport import HttpAnswer, error_of_answer
+from lepton_ai.errors import (
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
+from lepton_ai.oip.messages import decode_raw_outputs, encode_infer_request
+from lepton_ai.oip.tensor import Tensor
+
+FORM = {"kind": "Sequential", "input_shape": [4], "layers": [["dense", {"units": 1}]]}
+
+
+@pytest.mark.parametrize("command", [[], ["up"], ["submit"], ["jobs"], ["job", "cancel"], ["logs"]])
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5s"), (65, "1m"), (7300, "2h"), (200_000, "2d"), (-3, "0s")]
+)
+def test_ages(seconds, text):
+    now = datetime.fromtimestamp(1_000_000, UTC)
+    assert age_text(Timestamp(seconds=1_000_000 - seconds), now) == text
+
+
+def test_sizes():
+    assert [size_text(n) for n in (5, 2048, 3 * 1024**3)] == ["5 B", "2.0 KiB", "3.0 GiB"]
+
+
+def test_models_are_declared_in_json_toml_and_python(tmp_path):
+    declared = tmp_path / "model.toml"
+    declared.write_text('input_shape = [4]\nloss = "mse"\nlayers = [["dense", {units = 1}]]')
+    assert read_model_file(declared).config.output_shape == (1,)
+    code = tmp_path / "model.py"
+    code.write_text(f"from lepton_ai.cli.declaration import model_of\nmodel = model_of({FORM!r})")
+    assert read_model_file(code).config.input_shape == (4,)
+    assert model_of(read_model_file(declared).to_config()).config.output_shape == (1,)
+
+
+@pytest.mark.parametrize("form", [[], {}, {"layers": []}, {**FORM, "kind": "GAN"}])
+def test_what_declares_no_model_is_told(form):
+    with pytest.raises(InvalidArgumentError):
+        model_of(form)
+
+
+def test_a_missing_model_file_is_told(tmp_path):
+    with pytest.raises(NotFoundError, match="no file"):
+        read_model_file(tmp_path / "none.json")
+
+
+def test_answers_become_errors():
+    error = error_of_answer(HttpAnswer(429, {}, b'{"error": "queue full"}'))
+    assert isinstance(error, ResourceExhaustedError)
+    assert error.message == "queue full"
+    assert isinstance(error_of_answer(HttpAnswer(500, {}, b"<html>")), InternalError)
+
+
+def test_messages_are_those_of_the_protocol():
+    # Read with the generated code, in a pool of its own by way of the wire only.
+    tensor = Tensor("input", "UINT8", np.arange(200, dtype=np.uint8).reshape(1, 200))
+    request = encode_infer_request("mnist", tensor)
+    assert request.startswith(b"\n\x05mnist")
+    assert tensor.array.tobytes() in request
+    answer = b"\n\x01m" + b"\x32\x02ab" + b"\x32\x01c"
+    assert decode_raw_outputs(answer) == [b"ab", b"c"]
+    with pytest.raises(InvalidArgumentError):
+        decode_raw_outputs(b"\x32\x05ab")
