@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any, cast
 
 from lepton_ai.errors import InvalidArgumentError, NotFoundError
 from lepton_ai.learn.config import ModelConfig
@@ -134,4 +135,7 @@ def _check_training(train: job_pb2.TrainSpec) -> None:
         config = json.loads(train.model_config)
     except ValueError:
         raise InvalidArgumentError("model_config is not JSON") from None
-    ModelConfig.from_dict(config)
+    if not isinstance(config, dict):
+        raise InvalidArgumentError("model_config is not a JSON object")
+    if ModelConfig.from_dict(cast(dict[str, Any], config)).objective is None:
+        raise InvalidArgumentError("the model is not compiled", hint="name a loss and an optimizer")

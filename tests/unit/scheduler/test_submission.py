@@ -1,0 +1,87 @@
+"""What is refused before anything is created, and what the refusal says."""
+
+from __future__ import annotations
+
+import pytest
+
+from lepton_ai.errors import InvalidArgumentError, NotFoundError
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
+from lepton_scheduler.submission import check_deployment, check_job, newest
+
+WORKERS = [
+    node_pb2.Node(id=f"w{i}", capacity=node_pb2.Resources(cpus=2, memory_bytes=100))
+    for i in range(2)
+]
+
+
+def spec(**resources: float) -> job_pb2.JobSpec:
+    job = job_pb2.JobSpec(name="digits", resources=node_pb2.Resources(**resources))  # pyright: ignore
+    job.train.dataset, job.train.epochs, job.train.batch_size = "digits", 1, 32
+    job.train.model_config = '{"kind": "CNN"}'
+    return job
+
+
+def test_more_than_the_cluster_has_is_refused_and_says_what_it_has() -> None:
+    with pytest.raises(InvalidArgumentError, match="2 workers with 4 cpus in all, 2 on the larg"):
+        check_job(spec(cpus=3), WORKERS)
+    many = spec(cpus=1)
+    many.workers.min = 5
+    with pytest.raises(InvalidArgumentError, match="5 ranks of 1 cpus"):
+        check_job(many, WORKERS)
+
+
+def test_memory_and_accelerators_count_too() -> None:
+    for resources in ({"memory_bytes": 101}, {"gpus": 1}):
+        with pytest.raises(InvalidArgumentError, match="never fit"):
+            check_job(spec(**resources), WORKERS)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("epochs", 0, "epochs is 0"),
+        ("batch_size", -1, "batch_size is -1"),
+        ("validation_fraction", 0.6, "validation_fraction is 0.6"),
+        ("publish_as", "Not A Name", "Not A Name"),
+        ("dataset", "../etc", "etc"),
+        ("model_config", "{", "not JSON"),
+        ("model_config", "[]", "not a JSON object"),
+        ("model_config", "{}", "model"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(field: str, value: object, says: str) -> None:
+    job = spec()
+    setattr(job.train, field, value)
+    with pytest.raises(InvalidArgumentError, match=says):
+        check_job(job, WORKERS)
+
+
+def test_a_range_the_wrong_way_round_is_refused() -> None:
+    job = spec()
+    job.workers.min, job.workers.max = 3, 2
+    with pytest.raises(InvalidArgumentError, match="3:2 is no range"):
+        check_job(job, WORKERS)
+
+
+def test_a_job_without_work_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="no work"):
+        check_job(job_pb2.JobSpec(name="idle"), WORKERS)
+
+
+def test_a_deployment_is_named_after_its_model_and_has_one_replica() -> None:
+    checked = check_deployment(deployment_pb2.DeploymentSpec(model="digits"))
+    assert (checked.name, checked.replicas) == ("digits", 1)
+
+
+def test_too_many_replicas_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="use 1 to 256"):
+        check_deployment(deployment_pb2.DeploymentSpec(model="digits", replicas=257))
+
+
+def test_the_newest_version_is_meant_where_none_is_named() -> None:
+    models = [storage_pb2.Model(name="digits", version=v) for v in (1, 2)]
+    assert newest(models, "digits", 0, {"digits"}).version == 2
+    with pytest.raises(NotFoundError, match="versions: 1, 2"):
+        newest(models, "digits", 3, {"digits"})
+    with pytest.raises(NotFoundError, match="did you mean 'digits'"):
+        newest([], "digit", 0, {"digits"})
