@@ -21,6 +21,7 @@ _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 10.0
 _STEADY_S = 30.0
 _STOP_S = 10.0
+_HOPELESS = 3
 
 
 def restart_delay_s(deaths: int) -> float:
@@ -36,6 +37,7 @@ class Child:
         self._environment = environment
         self._log_file = log_file
         self._process: asyncio.subprocess.Process | None = None
+        self._deaths = 0
 
     async def start(self) -> None:
         """Start it, writing to the end of its log."""
@@ -53,27 +55,27 @@ class Child:
 
     async def keep(self) -> None:
         """Start it again whenever it dies, until cancelled."""
-        loop, deaths = asyncio.get_running_loop(), 0
+        loop = asyncio.get_running_loop()
         while self._process is not None:
             began = loop.time()
             code = await self._process.wait()
-            deaths = 1 if loop.time() - began > _STEADY_S else deaths + 1
-            delay_s = restart_delay_s(deaths)
+            self._deaths = 1 if loop.time() - began > _STEADY_S else self._deaths + 1
+            delay_s = restart_delay_s(self._deaths)
             _log.warning(
                 "service_died", service=self.service.node_id, code=code, again_in_s=delay_s
             )
             await asyncio.sleep(delay_s)
             await self.start()
 
-    def check_alive(self) -> None:
-        """Raise while it is dead.
+    def check(self) -> None:
+        """Raise when it is pointless to start it again.
 
         Raises:
-            UnavailableError: It ended; names its log.
+            UnavailableError: It keeps ending; names its log.
         """
-        if self._process is not None and self._process.returncode is not None:
+        if self._deaths >= _HOPELESS:
             raise UnavailableError(
-                f"{self.service.node_id} ended at once", hint=f"its log is {self._log_file}"
+                f"{self.service.node_id} does not start", hint=f"its log is {self._log_file}"
             )
 
     async def stop(self) -> None:

@@ -44,9 +44,9 @@ async def running_cluster(
         etcd, nats = await _start_servers(plan, stack)
         tell(f"starting {plan.workers} workers, {plan.storage} storage nodes, scheduler, gateway")
         children = await _start_services(plan, etcd.address, nats.address, stack)
+        await stack.enter_async_context(_kept(children, [etcd, nats]))
         await _until_ready(children, etcd.address)
         profile.write(plan.home)
-        await stack.enter_async_context(_kept(children, [etcd, nats]))
         yield profile
 
 
@@ -91,7 +91,7 @@ async def _until_ready(children: list[Child], etcd: str) -> None:
         async with asyncio.timeout(_READY_S):
             while not wanted <= present:
                 for child in children:
-                    child.check_alive()
+                    child.check()
                 present = {record.key for record in (await state.list(keys.NODES)).records}
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
