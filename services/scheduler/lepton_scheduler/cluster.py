@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -41,15 +42,21 @@ class Cluster:
         """Tasks whose node is still the one they were placed on."""
         return (task for task in self.tasks.values() if not self.is_lost(task))
 
-    def of_job(self, job_id: str) -> list[task_pb2.Task]:
-        """A job's tasks, the lighthouse first, then ranks in order."""
-        mine = [task for task in self.tasks.values() if job_of(task) == job_id]
-        return sorted(mine, key=lambda t: (t.WhichOneof("work") == "trainer", t.trainer.rank))
+    def by_job(self) -> dict[str, list[task_pb2.Task]]:
+        """Each job's tasks, the lighthouse first, then ranks in order."""
+        mine: defaultdict[str, list[task_pb2.Task]] = defaultdict(list)
+        for task in sorted(self.tasks.values(), key=_rank_order):
+            mine[job_of(task)].append(task)
+        return mine
 
     def of_deployment(self, name: str) -> list[task_pb2.Task]:
         """A deployment's replicas, of every version."""
         mine = [t for t in self.tasks.values() if t.replica.deployment == name]
         return sorted(mine, key=lambda t: (t.replica.version, t.id))
+
+
+def _rank_order(task: task_pb2.Task) -> tuple[bool, int]:
+    return (task.HasField("trainer"), task.trainer.rank)
 
 
 def job_of(task: task_pb2.Task) -> str:

@@ -28,8 +28,9 @@ _LIGHTHOUSE = node_pb2.Resources()
 
 def decide_jobs(now: float, cluster: Cluster, rooms: Rooms) -> Iterator[Action]:
     """Actions for all jobs, the most urgent first."""
+    tasks = cluster.by_job()
     for job in sorted(cluster.jobs.values(), key=_urgency):
-        yield from _Job(now, cluster, rooms, job).decide()
+        yield from _Job(now, cluster, rooms, job, tasks.get(job.id, [])).decide()
     for task in list(cluster.tasks.values()):
         job_id = job_of(task)
         if job_id and job_id not in cluster.jobs:
@@ -46,9 +47,10 @@ class _Job:
     cluster: Cluster
     rooms: Rooms
     job: job_pb2.Job
+    tasks: list[task_pb2.Task]
 
     def decide(self) -> Iterator[Action]:
-        tasks = self.cluster.of_job(self.job.id)
+        tasks = self.tasks
         if self.job.state in ENDED:
             for task in tasks:
                 yield from self._remove(task, "its job has ended")
@@ -122,7 +124,7 @@ class _Job:
     def _replace(self, task: task_pb2.Task, reason: str) -> Iterator[Action]:
         if not self.cluster.is_lost(task):
             self.rooms.give_back(task.node_id, task.resources)
-        load = Counter(t.node_id for t in self.cluster.of_job(self.job.id) if t.id != task.id)
+        load = Counter(t.node_id for t in self.tasks if t.id != task.id)
         node_id = self.rooms.choose(task.resources, load)
         if node_id is None:
             if not self.cluster.is_lost(task):
