@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
 import grpc
@@ -53,19 +53,26 @@ class Members:
         """Wait until they have been read once."""
         await self._read.wait()
 
+    async def refresh(self) -> None:
+        """Read them now: what is followed may be a moment behind."""
+        self._replace((await self._state.list(keys.NODES)).records)
+
     async def follow(self) -> None:
         """Keep up until cancelled."""
         async for change in self._state.watch(keys.NODES):
             match change:
                 case Snapshot(records=records):
-                    self._nodes.clear()
-                    for record in records:
-                        self._add(record)
+                    self._replace(records)
                     self._read.set()
                 case Put(record=record):
                     self._add(record)
                 case Delete(key=key):
                     self._nodes.pop(key.removeprefix(keys.NODES), None)
+
+    def _replace(self, records: Iterable[Record]) -> None:
+        self._nodes.clear()
+        for record in records:
+            self._add(record)
 
     def _add(self, record: Record) -> None:
         node = Node.FromString(record.value)

@@ -71,7 +71,7 @@ class ObjectStore:
         """
         self._check(header)
         wanted = header.replication or DEFAULT_REPLICATION
-        count = self._copies_now(header.replication)
+        count = await self._copies_now(header.replication)
         upload = _Upload(self._max_object_bytes)
         async with self._uploads:
             steps = self._steps(upload.chunks(parts), count)
@@ -133,8 +133,10 @@ class ObjectStore:
         if header.size_bytes > self._max_object_bytes:
             raise _too_large(self._max_object_bytes)
 
-    def _copies_now(self, asked: int) -> int:
+    async def _copies_now(self, asked: int) -> int:
         """How many copies an acknowledgement takes: a default yields to a small cluster."""
+        if len(self._members.nodes) < (asked or DEFAULT_REPLICATION):
+            await self._members.refresh()
         living = len(self._members.nodes)
         if asked > living:
             raise UnavailableError(

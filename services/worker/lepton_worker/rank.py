@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.numpy import load_file
-from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
-from torchft import Manager, ProcessGroupGloo
 
 from lepton_ai.errors import DataError
 from lepton_ai.learn import data
@@ -24,14 +21,13 @@ from lepton_ai.learn.history import History
 from lepton_ai.learn.model import Model
 from lepton_ai.learn.network import build_module
 from lepton_ai.learn.trainer import Trainer, load_weights, training_device
+from lepton_worker.quorum import Quorum
 from lepton_worker.work import RankWork
 
 __all__ = ["Rank"]
 
 Report = Callable[[dict[str, Any]], None]
 
-_COLLECTIVE_S = 10
-_QUORUM_S = 60
 _REPORT_S = 0.5
 
 
@@ -56,18 +52,22 @@ class Rank:
         self._total_steps = work.epochs * self._plan.steps_per_epoch
         self._trainer = Trainer(self.config, network, total_steps=self._total_steps)
         self._history = History(work.seed)
-        self._manager = self._managed()
+        self._quorum = Quorum(work, self._state, self._load)
 
     def train(self, report: Report) -> None:
         """Take every step that is left."""
         began, reported, samples = time.monotonic(), 0.0, 0
-        while self._manager.current_step() < self._total_steps:
+        while self._trainer.steps_done < self._total_steps:
             samples += self._step()
             now = time.monotonic()
             if now - reported > _REPORT_S or self._trainer.steps_done == self._total_steps:
                 report(self._progress(samples / (now - began)))
                 reported = now
-        self._manager.shutdown(wait=False)
+        self._quorum.end()
+
+    def move_lighthouse(self, address: str) -> None:
+        """Use another lighthouse when the present one fails."""
+        self._quorum.move_lighthouse(address)
 
     def write(self, folder: Path, onnx: bool) -> dict[str, Any]:
         """Write the model, and as ONNX if wanted; says where."""
@@ -88,8 +88,8 @@ class Rank:
 
     def _step(self) -> int:
         """Take one step with whoever is there; returns the samples it took in, of all ranks."""
-        manager, trainer = self._manager, self._trainer
-        manager.start_quorum()
+        self._quorum.begin_step()
+        manager, trainer = self._quorum.manager, self._trainer
         step = manager.current_step()
         trainer.steps_done = step
         if step % self._plan.steps_per_epoch == 0:
@@ -99,7 +99,7 @@ class Rank:
         trainer.module.train()
         trainer.backward(*self._samples.take(torch.from_numpy(share)))
         self._average(len(share) / len(batch))
-        if not manager.should_commit():
+        if not self._quorum.agree():
             return 0
         trainer.step()
         if trainer.steps_done % self._plan.steps_per_epoch == 0:
@@ -110,8 +110,8 @@ class Rank:
         """Replace gradients by the mean over the whole batch, of which this rank had `weight`."""
         gradients = [p.grad for p in self._trainer.module.parameters() if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat *= weight * self._manager.num_participants()
-        self._manager.allreduce(flat).wait()
+        flat *= weight * self._quorum.manager.num_participants()
+        self._quorum.manager.allreduce(flat).wait()
         parts = flat.split([gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -131,7 +131,7 @@ class Rank:
             "total_steps": self._total_steps,
             "epoch": min(self._plan.epoch(done) + 1, self._work.epochs),
             "total_epochs": self._work.epochs,
-            "participants": self._manager.num_participants(),
+            "participants": self._quorum.manager.num_participants(),
             "samples_per_s": samples_per_s,
             "metrics": self._history.epochs[-1] if self._history.epochs else {},
         }
@@ -142,28 +142,6 @@ class Rank:
         loss = self.config.objective.loss
         targets = data.as_targets(loss, arrays[1], self.config.output_shape)
         return Samples.of(data.as_inputs(self.config, arrays[0]), targets, training_device())
-
-    def _managed(self) -> Manager:
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        self._store = store  # lives as long as the rank
-        return Manager(
-            pg=ProcessGroupGloo(timeout=timedelta(seconds=_COLLECTIVE_S)),
-            load_state_dict=self._load,
-            state_dict=self._state,
-            min_replica_size=self._work.min_ranks,
-            use_async_quorum=False,
-            timeout=timedelta(seconds=_COLLECTIVE_S),
-            quorum_timeout=timedelta(seconds=_QUORUM_S),
-            rank=0,
-            world_size=1,
-            store_addr="127.0.0.1",
-            store_port=store.port,
-            lighthouse_addr=self._work.lighthouse,
-            replica_id=self._work.replica,
-            hostname="127.0.0.1",
-            init_sync=False,  # the seed makes equal weights
-            quorum_retries=5,
-        )
 
     def _state(self) -> dict[str, Any]:
         return {

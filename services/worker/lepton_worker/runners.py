@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
-from lepton_ai.errors import InvalidArgumentError, LeptonError, NotFoundError
+from lepton_ai.errors import (
+    InvalidArgumentError,
+    LeptonError,
+    NotFoundError,
+    UnavailableError,
+)
 from lepton_ai.proto.v1 import job_pb2, storage_pb2, task_pb2
 from lepton_runtime import keys
 from lepton_runtime.bus import Bus, job_logs, job_progress
-from lepton_runtime.state import State
+from lepton_runtime.state import Put, Snapshot, State
 from lepton_worker.child import Child, start_child
 from lepton_worker.inference_server import InferenceServer
 from lepton_worker.storage import WorkerStorage
 from lepton_worker.warm import WarmTrainer
 
-__all__ = ["Runners"]
+__all__ = ["Listen", "Runners"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.runners")
-_POLL_S = 0.1
+
+
+class Listen(NamedTuple):
+    """Where children listen, and how other nodes reach them."""
+
+    bind: str
+    host: str
 
 
 class _Statuses(Protocol):
@@ -39,6 +52,7 @@ class Runners:
         storage: WorkerStorage,
         inference: InferenceServer,
         folder: Path,
+        listen: Listen,
     ) -> None:
         self._state = state
         self._bus = bus
@@ -46,6 +60,7 @@ class Runners:
         self._storage = storage
         self._inference = inference
         self._folder = folder
+        self._listen = listen
         self._warm = WarmTrainer()
         self._trainers: dict[str, Child] = {}
         self._published: dict[str, asyncio.Event] = {}
@@ -77,12 +92,14 @@ class Runners:
         self._published.setdefault(task.id, asyncio.Event()).set()
 
     async def _keep_quorum(self, task: task_pb2.Task) -> None:
-        child = await start_child("lepton_worker.lighthouse", [str(task.lighthouse.min_ranks)])
+        arguments = [str(task.lighthouse.min_ranks), self._listen.bind]
+        child = await start_child("lepton_worker.lighthouse", arguments)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_drain(child))
                 async for event in child.events():
-                    await self._say(task, task_pb2.TASK_STATE_RUNNING, address=event["address"])
+                    address = f"http://{self._listen.host}:{event['port']}"
+                    await self._say(task, task_pb2.TASK_STATE_RUNNING, address=address)
             await self._failed(task, "the lighthouse ended", user_error=False)
         finally:
             await child.kill()
@@ -122,6 +139,7 @@ class Runners:
         """Act on what a trainer tells; False when it died before its end."""
         async with asyncio.TaskGroup() as tasks:
             asked = tasks.create_task(self._ask_to_publish(task, child))
+            moves = tasks.create_task(self._tell_moves(task, child))
             try:
                 async for event in child.events():
                     if await self._heard(task, event):
@@ -129,6 +147,7 @@ class Runners:
                 return False
             finally:
                 asked.cancel()
+                moves.cancel()
 
     async def _heard(self, task: task_pb2.Task, event: dict[str, Any]) -> bool:
         match event["event"]:
@@ -188,6 +207,8 @@ class Runners:
             "validation": validation,
             "weights": weights,
             "folder": str(self._folder / f"{task.id}-{task.attempt}"),
+            "bind": self._listen.bind,
+            "host": self._listen.host,
             "lighthouse": await self._lighthouse(trainer.lighthouse_task_id),
             "replica": f"{task.id}-{task.attempt}",
             "rank": trainer.rank,
@@ -201,12 +222,24 @@ class Runners:
 
     async def _lighthouse(self, task_id: str) -> str:
         """Wait for the address of a job's lighthouse."""
-        while True:
-            for record in (await self._state.list(keys.TASK_STATUS)).records:
+        async with aclosing(self._lighthouses(task_id)) as addresses:
+            async for address in addresses:
+                return address
+        raise UnavailableError("the job's lighthouse was not found")
+
+    async def _tell_moves(self, task: task_pb2.Task, child: Child) -> None:
+        """Tell a trainer each address that its lighthouse has."""
+        async with aclosing(self._lighthouses(task.trainer.lighthouse_task_id)) as addresses:
+            async for address in addresses:
+                await child.tell({"op": "move_lighthouse", "address": address})
+
+    async def _lighthouses(self, task_id: str) -> AsyncGenerator[str]:
+        async for change in self._state.watch(keys.TASK_STATUS):
+            records = change.records if isinstance(change, Snapshot) else ()
+            for record in (change.record,) if isinstance(change, Put) else records:
                 status = task_pb2.TaskStatus.FromString(record.value)
                 if status.task_id == task_id and status.address:
-                    return status.address
-            await asyncio.sleep(_POLL_S)
+                    yield status.address
 
     async def _progress(self, task: task_pb2.Task, event: dict[str, Any]) -> None:
         fields = {key: value for key, value in event.items() if key != "event"}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,12 +44,25 @@ def main() -> None:
 def _work(work: RankWork, channel: AgentChannel) -> None:
     torch.set_num_threads(work.threads)
     rank = Rank(work)
+    requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(channel, rank, requests), daemon=True).start()
     channel.tell("ready")
     rank.train(lambda progress: channel.tell("progress", **progress))
     channel.tell("trained")
+    while (request := requests.get()) is not None:
+        channel.tell("published", **rank.write(Path(work.folder), request["onnx"]))
+
+
+def _listen(
+    channel: AgentChannel, rank: Rank, requests: queue.SimpleQueue[dict[str, Any] | None]
+) -> None:
+    """Hear the agent while training goes on; a moved lighthouse cannot wait."""
     while (message := channel.hear()) is not None:
-        if message["op"] == "publish":
-            channel.tell("published", **rank.write(Path(work.folder), message["onnx"]))
+        if message["op"] == "move_lighthouse":
+            rank.move_lighthouse(message["address"])
+        else:
+            requests.put(message)
+    requests.put(None)
 
 
 if __name__ == "__main__":

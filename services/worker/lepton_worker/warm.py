@@ -9,6 +9,8 @@ from lepton_worker.child import Child, start_child
 __all__ = ["WarmTrainer"]
 
 _MODULE = "lepton_worker.trainer"
+# torchft tells of every step otherwise, in the log of the job.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RUST_LOG": "warn"}
 
 
 class WarmTrainer:
@@ -30,7 +32,7 @@ class WarmTrainer:
         """Keep one ready until cancelled."""
         while True:
             self._taken.clear()
-            child = await start_child(_MODULE, environment={"OMP_NUM_THREADS": "1"})
+            child = await start_child(_MODULE, environment=_ENVIRONMENT)
             self._ready.put_nowait(child)
             try:
                 await self._taken.wait()

@@ -17,6 +17,8 @@ class RankWork:
         validation: File with the columns x and y, or empty.
         weights: A model file to begin from, or empty.
         folder: Where to write results.
+        bind: Address of this node to listen on.
+        host: How other nodes reach it.
         lighthouse: URL of the job's quorum server.
         replica: Unique name of this attempt at this rank.
         rank: Its number.
@@ -33,6 +35,8 @@ class RankWork:
     validation: str
     weights: str
     folder: str
+    bind: str
+    host: str
     lighthouse: str
     replica: str
     rank: int

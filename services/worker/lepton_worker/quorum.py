@@ -1,0 +1,138 @@
+"""A rank's part in its job's quorum: torchft's manager, made anew when the lighthouse moves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import timedelta
+from typing import Any
+
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+from torchft import Manager, ProcessGroupGloo
+
+from lepton_ai.errors import UnavailableError
+from lepton_worker.weights import WeightsTransport
+from lepton_worker.work import RankWork
+
+__all__ = ["Quorum"]
+
+_log = logging.getLogger("lepton.quorum")
+_COLLECTIVE_S = 10
+# Longer than the lighthouse waits for a rank that is late.
+_QUORUM_S = 10
+_CONNECT_S = 2
+# A lighthouse that is lost is placed again within seconds; a job without one cannot go on.
+_LOST_S = 120
+_RETRY_S = 0.2
+
+# What torchft raises when a peer or a server is gone.
+_FAILURES = (RuntimeError, TimeoutError)
+
+State = dict[str, Any]
+
+
+class Quorum:
+    """Keeps one `torchft.Manager` that can be used, at the step the rank has reached.
+
+    Args:
+        work: The rank's work.
+        state: Gives the rank's state to a peer that joins.
+        load: Takes a peer's state when this rank joins.
+    """
+
+    def __init__(
+        self, work: RankWork, state: Callable[[], State], load: Callable[[State], None]
+    ) -> None:
+        self._work = work
+        self._state = state
+        self._load = load
+        # Each rank is a group of its own, whose store only it and its peers' gloo use.
+        self._store = TCPStore(work.bind, 0, is_master=True, wait_for_workers=False)
+        self._lighthouse = work.lighthouse
+        self._moved: Future[None]
+        # One for each manager: a call that is given up may hold its thread for a while.
+        self._caller: ThreadPoolExecutor
+        self.manager = self._managed(step=0)
+
+    def move_lighthouse(self, address: str) -> None:
+        """Use another lighthouse from now on; a call that waits for the old one is ended."""
+        if address != self._lighthouse:
+            self._lighthouse = address
+            if not self._moved.done():
+                self._moved.set_result(None)
+
+    def begin_step(self) -> None:
+        """Agree with the others on who takes part in the next step; joins them where behind.
+
+        Raises:
+            UnavailableError: No lighthouse could be reached for two minutes.
+        """
+        while True:
+            try:
+                self._unless_moved(self.manager.start_quorum)
+                return
+            except _FAILURES as error:
+                _log.warning("no quorum yet: %s", error)
+                self._reconnect()
+
+    def agree(self) -> bool:
+        """Whether the step counts: all who took part have its gradients."""
+        try:
+            return self.manager.should_commit()
+        except _FAILURES as error:
+            # Where the others went on without us, the next quorum brings their state.
+            _log.warning("step not agreed on: %s", error)
+            return False
+
+    def end(self) -> None:
+        """Leave the quorum."""
+        self.manager.shutdown(wait=False)
+
+    def _unless_moved(self, call: Callable[[], None]) -> None:
+        """Make a call that torchft would let wait out its time when the lighthouse is gone."""
+        done = self._caller.submit(call)
+        wait([done, self._moved], return_when=FIRST_COMPLETED)
+        if not done.done():
+            raise TimeoutError("the lighthouse moved")
+        done.result()
+
+    def _reconnect(self) -> None:
+        step = self.manager.current_step()
+        self.manager.shutdown(wait=False)
+        lost_since = time.monotonic()
+        while True:
+            try:
+                self.manager = self._managed(step)
+                return
+            except _FAILURES as error:
+                if time.monotonic() - lost_since > _LOST_S:
+                    raise UnavailableError("the job's lighthouse does not answer") from error
+            time.sleep(_RETRY_S)
+
+    def _managed(self, step: int) -> Manager:
+        work = self._work
+        self._moved = Future[None]()
+        self._caller = ThreadPoolExecutor(1, "quorum")
+        manager = Manager(
+            pg=ProcessGroupGloo(timeout=timedelta(seconds=_COLLECTIVE_S)),
+            load_state_dict=self._load,
+            state_dict=self._state,
+            min_replica_size=work.min_ranks,
+            use_async_quorum=False,
+            timeout=timedelta(seconds=_COLLECTIVE_S),
+            quorum_timeout=timedelta(seconds=_QUORUM_S),
+            connect_timeout=timedelta(seconds=_CONNECT_S),
+            rank=0,
+            world_size=1,
+            store_addr=work.host,
+            store_port=self._store.port,
+            lighthouse_addr=self._lighthouse,
+            replica_id=work.replica,
+            hostname=work.host,
+            checkpoint_transport=WeightsTransport(work.bind, work.host),
+            init_sync=False,  # the seed makes equal weights
+        )
+        manager.load_state_dict({"step": step, "batches_committed": 0})
+        return manager

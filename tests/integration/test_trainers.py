@@ -1,0 +1,204 @@
+"""Trainers and a lighthouse as processes: ranks die, join and lose their lighthouse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lepton_ai import Sequential
+from lepton_ai.learn.files import read_model
+from lepton_worker.child import Child, start_child
+
+HOST = "127.0.0.1"
+WAIT_S = 60
+EPOCHS = 100
+
+
+class Trainer:
+    """A trainer, and what it has told so far."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.events: list[dict[str, Any]] = []
+        self.printed: list[str] = []
+        self._news = asyncio.Condition()
+
+    async def listen(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_prints())
+            async for event in self.child.events():
+                async with self._news:
+                    self.events.append(event)
+                    self._news.notify_all()
+
+    async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first event, past ones included, that is `wanted`."""
+        try:
+            async with asyncio.timeout(WAIT_S), self._news:
+                await self._news.wait_for(lambda: any(wanted(e) for e in self.events))
+        except TimeoutError:
+            raise AssertionError(self.events[-3:] + self.printed[-20:]) from None
+        return next(e for e in self.events if wanted(e))
+
+    async def until_told(self, name: str) -> dict[str, Any]:
+        return await self.until(lambda event: event["event"] == name)
+
+    async def _keep_prints(self) -> None:
+        async for line in self.child.printed():
+            self.printed.append(line)
+
+
+class Job:
+    """A job's processes, ended at the end of a test."""
+
+    def __init__(self, folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(2_000, 8)).astype(np.float32)
+        y = (x @ rng.normal(size=(8, 3))).argmax(axis=1)
+        self.data = folder / "train.safetensors"
+        save_file({"x": x, "y": y}, str(self.data))
+        self.folder = folder
+        model = Sequential((8,), [("dense", {"units": 3, "activation": "softmax"})])
+        model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+        self.config = model.to_config()
+        self.children: list[Child] = []
+        self.tasks: asyncio.TaskGroup
+
+    async def lighthouse(self) -> tuple[Child, str]:
+        child = await start_child("lepton_worker.lighthouse", ["1", HOST])
+        self.children.append(child)
+        event = await anext(child.events())
+        return child, f"http://{HOST}:{event['port']}"
+
+    async def warm(self) -> Trainer:
+        child = await start_child("lepton_worker.trainer", environment={"RUST_LOG": "warn"})
+        self.children.append(child)
+        trainer = Trainer(child)
+        self.tasks.create_task(trainer.listen())
+        await trainer.until_told("warm")
+        return trainer
+
+    async def give(self, trainer: Trainer, rank: int, lighthouse: str, attempt: int = 1) -> None:
+        await trainer.child.tell(self._work(rank, lighthouse, attempt))
+
+    async def ranks(self, lighthouse: str) -> list[Trainer]:
+        trainers = [await self.warm() for _ in range(2)]
+        for rank, trainer in enumerate(trainers):
+            await self.give(trainer, rank, lighthouse)
+        return trainers
+
+    async def weights(self, trainer: Trainer) -> dict[str, np.ndarray]:
+        """Let a trained rank write its model; the weights in it."""
+        await trainer.child.tell({"op": "publish", "onnx": False})
+        event = await trainer.until_told("published")
+        return {k: v.numpy() for k, v in read_model(event["weights"]).tensors.items()}
+
+    def _work(self, rank: int, lighthouse: str, attempt: int) -> dict[str, Any]:
+        import json
+
+        return {
+            "config": json.dumps(self.config),
+            "training": str(self.data),
+            "validation": "",
+            "weights": "",
+            "folder": str(self.folder / f"r{rank}-{attempt}"),
+            "bind": HOST,
+            "host": HOST,
+            "lighthouse": lighthouse,
+            "replica": f"j-r{rank}-{attempt}",
+            "rank": rank,
+            "min_ranks": 1,
+            "epochs": EPOCHS,
+            "batch_size": 64,
+            "validation_fraction": 0.0,
+            "seed": 3,
+            "threads": 1,
+        }
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Job]:
+    job = Job(folder)
+    async with asyncio.TaskGroup() as job.tasks:
+        try:
+            yield job
+        finally:
+            for child in job.children:
+                await child.kill()
+
+
+def _together(event: dict[str, Any]) -> bool:
+    return event["event"] == "progress" and event["participants"] == 2
+
+
+def _assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The weights of a run by one rank that nobody disturbs."""
+
+    async def train() -> dict[str, np.ndarray]:
+        async with running(tmp_path_factory.mktemp("undisturbed")) as job:
+            _, lighthouse = await job.lighthouse()
+            trainer = await job.warm()
+            await job.give(trainer, 0, lighthouse)
+            await trainer.until_told("trained")
+            return await job.weights(trainer)
+
+    return asyncio.run(train())
+
+
+def test_a_killed_rank_is_replaced_and_the_result_is_the_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, np.ndarray]
+) -> None:
+    async def train() -> None:
+        async with running(tmp_path) as job:
+            _, lighthouse = await job.lighthouse()
+            third = await job.warm()
+            first, second = await job.ranks(lighthouse)
+            await first.until(_together)
+            await second.child.kill()
+            await first.until(lambda e: e["event"] == "progress" and e["participants"] == 1)
+            seen = len(first.events)
+            await job.give(third, 1, lighthouse, attempt=2)
+            await first.until(lambda e: e in first.events[seen:] and _together(e))
+            await asyncio.gather(first.until_told("trained"), third.until_told("trained"))
+            weights = await job.weights(first)
+            _assert_same(weights, await job.weights(third))
+            # Sums of floats in another order: close, not equal.
+            for name, value in undisturbed.items():
+                np.testing.assert_allclose(weights[name], value, atol=2e-3)
+
+    asyncio.run(train())
+
+
+def test_a_lost_lighthouse_costs_no_step(
+    tmp_path: Path, undisturbed: dict[str, np.ndarray]
+) -> None:
+    async def train() -> None:
+        async with running(tmp_path) as job:
+            old, lighthouse = await job.lighthouse()
+            ranks = await job.ranks(lighthouse)
+            await ranks[0].until(_together)
+            await old.kill()
+            _, moved = await job.lighthouse()
+            for rank in ranks:
+                await rank.child.tell({"op": "move_lighthouse", "address": moved})
+            await asyncio.gather(*(rank.until_told("trained") for rank in ranks))
+            weights = await job.weights(ranks[0])
+            _assert_same(weights, await job.weights(ranks[1]))
+            for name, value in undisturbed.items():
+                np.testing.assert_allclose(weights[name], value, atol=2e-3)
+
+    asyncio.run(train())
