@@ -55,6 +55,7 @@ class Trainer:
         self._objective = objective
         self._device = next(module.parameters()).device
         self._class_weight = _class_weight(objective, self._device)
+        self._measured: tuple[Tensor, Tensor, Tensor] | None = None
 
     def backward(self, inputs: Tensor, targets: Tensor) -> None:
         """Compute the batch's mean loss and its gradients; weights stay as they are.
@@ -68,10 +69,14 @@ class Trainer:
             self.module, self._objective, inputs, targets, self._class_weight
         )
         loss.backward()
-        self.meter.add(loss.detach(), outputs.detach(), targets)
+        self._measured = (loss.detach(), outputs.detach(), targets)
 
     def step(self) -> None:
         """Move the weights along the gradients, at the learning rate of this step."""
+        if self._measured is not None:
+            # Only now: a batch may be computed more than once before its step is taken.
+            self.meter.add(*self._measured)
+            self._measured = None
         rate = self.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate

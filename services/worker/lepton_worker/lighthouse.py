@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from importlib.machinery import PathFinder
+from typing import Any
 
 from lepton_runtime.processes import die_with_parent
 from lepton_worker.channel import AgentChannel
@@ -17,10 +20,8 @@ _SILENT_MS = 1_000
 def main() -> None:
     """Serve quorums."""
     die_with_parent()
-    from torchft._torchft import LighthouseServer
-
     channel = AgentChannel()
-    server = LighthouseServer(
+    server = _torchft().LighthouseServer(
         bind=f"{sys.argv[2]}:0",
         min_replicas=int(sys.argv[1]),
         join_timeout_ms=_JOIN_MS,
@@ -31,6 +32,18 @@ def main() -> None:
     while channel.hear() is not None:
         pass
     server.shutdown()
+
+
+def _torchft() -> Any:
+    """torchft's extension on its own: the package imports torch, which takes seconds."""
+    package = importlib.util.find_spec("torchft")
+    assert package is not None
+    found = PathFinder.find_spec("_torchft", package.submodule_search_locations)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

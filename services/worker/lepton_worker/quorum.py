@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torchft import Manager, ProcessGroupGloo
@@ -16,7 +16,7 @@ from lepton_ai.errors import UnavailableError
 from lepton_worker.weights import WeightsTransport
 from lepton_worker.work import RankWork
 
-__all__ = ["Quorum"]
+__all__ = ["Part", "Quorum"]
 
 _log = logging.getLogger("lepton.quorum")
 _COLLECTIVE_S = 10
@@ -31,6 +31,20 @@ _RETRY_S = 0.2
 _FAILURES = (RuntimeError, TimeoutError)
 
 State = dict[str, Any]
+
+
+class Part(NamedTuple):
+    """What a rank does in a step.
+
+    Attributes:
+        step: Number of the step, counted from zero.
+        rank: Its number among those that compute; None while it takes a peer's state.
+        ranks: How many compute.
+    """
+
+    step: int
+    rank: int | None
+    ranks: int
 
 
 class Quorum:
@@ -54,6 +68,8 @@ class Quorum:
         self._moved: Future[None]
         # One for each manager: a call that is given up may hold its thread for a while.
         self._caller: ThreadPoolExecutor
+        self._settling: Future[Part]
+        self._part = Part(0, None, 0)
         self.manager = self._managed(step=0)
 
     def move_lighthouse(self, address: str) -> None:
@@ -64,18 +80,28 @@ class Quorum:
                 self._moved.set_result(None)
 
     def begin_step(self) -> None:
-        """Agree with the others on who takes part in the next step; joins them where behind.
+        """Begin to agree with the others on who takes part in the next step."""
+        self._settling = self._caller.submit(self._settle, self.manager)
+
+    @property
+    def expected(self) -> Part:
+        """This rank's part in the step if everything is as in the step before."""
+        return self._part._replace(step=self.manager.current_step())
+
+    def settled(self) -> Part:
+        """This rank's part in the step that was begun, once the others agree.
 
         Raises:
             UnavailableError: No lighthouse could be reached for two minutes.
         """
         while True:
             try:
-                self._unless_moved(self.manager.start_quorum)
-                return
+                self._part = self._unless_moved()
+                return self._part
             except _FAILURES as error:
                 _log.warning("no quorum yet: %s", error)
                 self._reconnect()
+                self.begin_step()
 
     def agree(self) -> bool:
         """Whether the step counts: all who took part have its gradients."""
@@ -90,13 +116,19 @@ class Quorum:
         """Leave the quorum."""
         self.manager.shutdown(wait=False)
 
-    def _unless_moved(self, call: Callable[[], None]) -> None:
-        """Make a call that torchft would let wait out its time when the lighthouse is gone."""
-        done = self._caller.submit(call)
-        wait([done, self._moved], return_when=FIRST_COMPLETED)
-        if not done.done():
+    @staticmethod
+    def _settle(manager: Manager) -> Part:
+        manager.start_quorum()
+        rank, ranks = manager.participating_rank(), manager.num_participants()
+        return Part(manager.current_step(), rank, ranks)
+
+    def _unless_moved(self) -> Part:
+        """Wait for a call that torchft would let wait out its time when the lighthouse is gone."""
+        either: list[Future[Any]] = [self._settling, self._moved]
+        wait(either, return_when=FIRST_COMPLETED)
+        if not self._settling.done():
             raise TimeoutError("the lighthouse moved")
-        done.result()
+        return self._settling.result()
 
     def _reconnect(self) -> None:
         step = self.manager.current_step()
@@ -120,7 +152,7 @@ class Quorum:
             load_state_dict=self._load,
             state_dict=self._state,
             min_replica_size=work.min_ranks,
-            use_async_quorum=False,
+            use_async_quorum=True,
             timeout=timedelta(seconds=_COLLECTIVE_S),
             quorum_timeout=timedelta(seconds=_QUORUM_S),
             connect_timeout=timedelta(seconds=_CONNECT_S),

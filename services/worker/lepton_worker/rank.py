@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from lepton_ai.errors import DataError
 from lepton_ai.learn import data
-from lepton_ai.learn.batches import BatchPlan, epoch_seed, rank_share
+from lepton_ai.learn.batches import BatchPlan, Indices, epoch_seed, rank_share
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.learn.files import ModelFile, read_model, write_model
 from lepton_ai.learn.fitting import Samples, evaluate
@@ -21,7 +21,7 @@ from lepton_ai.learn.history import History
 from lepton_ai.learn.model import Model
 from lepton_ai.learn.network import build_module
 from lepton_ai.learn.trainer import Trainer, load_weights, training_device
-from lepton_worker.quorum import Quorum
+from lepton_worker.quorum import Part, Quorum
 from lepton_worker.work import RankWork
 
 __all__ = ["Rank"]
@@ -88,33 +88,45 @@ class Rank:
 
     def _step(self) -> int:
         """Take one step with whoever is there; returns the samples it took in, of all ranks."""
-        self._quorum.begin_step()
-        manager, trainer = self._quorum.manager, self._trainer
-        step = manager.current_step()
-        trainer.steps_done = step
-        if step % self._plan.steps_per_epoch == 0:
-            torch.manual_seed(epoch_seed(self._work.seed, self._plan.epoch(step)))
-        batch = self._plan.indices(step)
-        share = rank_share(batch, manager.participating_rank() or 0, manager.num_participants())
-        trainer.module.train()
-        trainer.backward(*self._samples.take(torch.from_numpy(share)))
-        self._average(len(share) / len(batch))
-        if not self._quorum.agree():
+        quorum, trainer = self._quorum, self._trainer
+        quorum.begin_step()
+        part = quorum.expected
+        self._compute(part)  # while the ranks agree, which seldom changes anything
+        if (settled := quorum.settled()) != part:
+            self._compute(settled)
+        self._average(settled)
+        if not quorum.agree():
             return 0
         trainer.step()
         if trainer.steps_done % self._plan.steps_per_epoch == 0:
             self._end_epoch()
-        return len(batch)
+        return len(self._plan.indices(settled.step))
 
-    def _average(self, weight: float) -> None:
-        """Replace gradients by the mean over the whole batch, of which this rank had `weight`."""
+    def _compute(self, part: Part) -> None:
+        """Compute the gradients of this rank's share of the batch; zeros where it has none."""
+        trainer = self._trainer
+        if part.rank is None:
+            for parameter in trainer.module.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            return
+        if part.step % self._plan.steps_per_epoch == 0:
+            torch.manual_seed(epoch_seed(self._work.seed, self._plan.epoch(part.step)))
+        trainer.module.train()
+        trainer.backward(*self._samples.take(torch.from_numpy(self._share(part))))
+
+    def _share(self, part: Part) -> Indices:
+        batch = self._plan.indices(part.step)
+        return batch if part.rank is None else rank_share(batch, part.rank, part.ranks)
+
+    def _average(self, part: Part) -> None:
+        """Replace gradients by the mean over the whole batch, to which shares add by length."""
         gradients = [p.grad for p in self._trainer.module.parameters() if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat *= weight * self._quorum.manager.num_participants()
+        flat *= len(self._share(part)) / len(self._plan.indices(part.step)) * part.ranks
         self._quorum.manager.allreduce(flat).wait()
         parts = flat.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        for gradient, mean in zip(gradients, parts, strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     def _end_epoch(self) -> None:
         results = self._trainer.meter.results()
@@ -131,7 +143,7 @@ class Rank:
             "total_steps": self._total_steps,
             "epoch": min(self._plan.epoch(done) + 1, self._work.epochs),
             "total_epochs": self._work.epochs,
-            "participants": self._quorum.manager.num_participants(),
+            "participants": self._quorum.expected.ranks,
             "samples_per_s": samples_per_s,
             "metrics": self._history.epochs[-1] if self._history.epochs else {},
         }

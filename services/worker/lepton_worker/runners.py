@@ -23,7 +23,7 @@ from lepton_runtime.state import Put, Snapshot, State
 from lepton_worker.child import Child, start_child
 from lepton_worker.inference_server import InferenceServer
 from lepton_worker.storage import WorkerStorage
-from lepton_worker.warm import WarmTrainer
+from lepton_worker.trainers import Trainers
 
 __all__ = ["Listen", "Runners"]
 
@@ -61,13 +61,12 @@ class Runners:
         self._inference = inference
         self._folder = folder
         self._listen = listen
-        self._warm = WarmTrainer()
-        self._trainers: dict[str, Child] = {}
+        self._trainers = Trainers()
         self._published: dict[str, asyncio.Event] = {}
 
     async def keep_warm(self) -> None:
         """Keep a trainer ready for the next rank."""
-        await self._warm.run()
+        await self._trainers.keep_spare()
 
     async def run(self, task: task_pb2.Task) -> None:
         """Run a task to its end; cancel to end it sooner."""
@@ -118,12 +117,10 @@ class Runners:
 
     async def _train(self, task: task_pb2.Task) -> None:
         work = await self._work(task)
-        child = await self._warm.take()
-        self._trainers[task.id] = child
         if task.trainer.publish:
             self.publish(task)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with self._trainers.one() as child, asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._forward_log(task, child))
                 await child.tell(work)
                 ended = await self._follow(task, child)
@@ -131,9 +128,7 @@ class Runners:
             if not ended:
                 await self._failed(task, "the trainer died", user_error=False)
         finally:
-            self._trainers.pop(task.id, None)
             self._published.pop(task.id, None)
-            await child.kill()
 
     async def _follow(self, task: task_pb2.Task, child: Child) -> bool:
         """Act on what a trainer tells; False when it died before its end."""

@@ -9,8 +9,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from lepton_ai import Sequential
 from lepton_ai.errors import InvalidArgumentError, LeptonError
 from lepton_ai.learn.memory import keep_freed_memory
 from lepton_runtime.processes import die_with_parent
@@ -26,6 +28,7 @@ def main() -> None:
     die_with_parent()
     keep_freed_memory()
     channel = AgentChannel()
+    _rehearse()
     channel.tell("warm")
     message = channel.hear()
     if message is None:
@@ -39,6 +42,13 @@ def main() -> None:
         channel.tell("failed", error=text, user_error=user_error)
     # Threads of torchft may still wait for peers.
     os._exit(0)
+
+
+def _rehearse() -> None:
+    """Take one small step: torch and torchmetrics load much of themselves when first used."""
+    model = Sequential((2,), [("dense", {"units": 2, "activation": "softmax"})])
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(np.zeros((2, 2)), np.zeros(2, np.int64), epochs=1)
 
 
 def _work(work: RankWork, channel: AgentChannel) -> None:

@@ -8,7 +8,7 @@ from lepton_ai.learn import data, fitting
 from lepton_ai.learn.batches import BatchPlan, rank_share
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.learn.network import build_module
-from lepton_ai.learn.trainer import Trainer
+from lepton_ai.learn.trainer import Meter, Trainer, forward_loss
 
 CPU = torch.device("cpu")
 
@@ -80,15 +80,29 @@ def test_backward_leaves_weights_and_step_moves_them(blobs):
 
 def test_the_meter_weights_batches_by_size_and_starts_afresh(blobs):
     config, samples = compiled(), samples_of(compiled(), *blobs)
+    network, meter = build_module(config, 1), Meter(config)
+    results = []
+    for sizes in ([100, 100], [5, 195]):
+        for batch in torch.arange(200).split(sizes):
+            inputs, targets = samples.take(batch)
+            outputs, loss = forward_loss(network, config.objective, inputs, targets, None)
+            meter.add(loss.detach(), outputs.detach(), targets)
+        results.append(list(meter.results().values()))
+    assert np.allclose(*results)
+    whole = fitting.evaluate(config, network, samples, batch_size=7)
+    assert np.allclose(list(whole.values()), results[0])
+
+
+def test_a_batch_computed_again_is_measured_once(blobs):
+    config, samples = compiled(), samples_of(compiled(), *blobs)
     trainer = Trainer(config, build_module(config, 1), total_steps=10)
-    for batch in (torch.arange(100), torch.arange(100, 200)):
-        trainer.backward(*samples.take(batch))
-    by_halves = trainer.meter.results()
-    for batch in (torch.arange(5), torch.arange(5, 200)):
-        trainer.backward(*samples.take(batch))
-    assert np.allclose(list(trainer.meter.results().values()), list(by_halves.values()))
-    whole = fitting.evaluate(config, trainer.module, samples, batch_size=7)
-    assert np.allclose(list(whole.values()), list(by_halves.values()))
+    for size in (20, 100):
+        trainer.backward(*samples.take(torch.arange(size)))
+    trainer.step()
+    once = Trainer(config, build_module(config, 1), total_steps=10)
+    once.backward(*samples.take(torch.arange(100)))
+    once.step()
+    assert trainer.meter.results() == once.meter.results()
 
 
 def test_uint8_stays_uint8_until_it_is_on_the_device(stripes):

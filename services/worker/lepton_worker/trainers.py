@@ -1,0 +1,64 @@
+"""A trainer that has imported torch and waits, so that a job starts at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from lepton_worker.child import Child, start_child
+
+__all__ = ["Trainers"]
+
+_MODULE = "lepton_worker.trainer"
+# torchft tells of every step otherwise, in the log of the job.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RUST_LOG": "warn"}
+
+
+class Trainers:
+    """The node's trainers, and one to spare while none trains.
+
+    To get one ready takes seconds of a processor, which are not taken from a rank that trains.
+    """
+
+    def __init__(self) -> None:
+        self._spare: Child | None = None
+        self._training = 0
+        self._ended = asyncio.Event()
+
+    @property
+    def spare(self) -> int:
+        """How many are ready, or about to be."""
+        return int(self._spare is not None and self._spare.is_alive)
+
+    @asynccontextmanager
+    async def one(self) -> AsyncGenerator[Child]:
+        """A trainer that waits for its work; it is ended at the end."""
+        self._training += 1
+        child = await self._take()
+        try:
+            yield child
+        finally:
+            await child.kill()
+            self._training -= 1
+            self._ended.set()
+
+    async def keep_spare(self) -> None:
+        """Keep one ready until cancelled."""
+        try:
+            while True:
+                if not self._training and not self.spare:
+                    self._spare = await _start()
+                await self._ended.wait()
+                self._ended.clear()
+        finally:
+            if self._spare is not None:
+                await self._spare.kill()
+
+    async def _take(self) -> Child:
+        child, self._spare = self._spare, None
+        return child if child is not None and child.is_alive else await _start()
+
+
+async def _start() -> Child:
+    return await start_child(_MODULE, environment=_ENVIRONMENT)
