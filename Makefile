@@ -47,7 +47,7 @@ protos: $(INSTALLED)  ## Generate code from protos/
 	@$(BIN)/python scripts/generate_protos.py
 
 test-compose: $(INSTALLED)  ## Prove the containers end to end (needs Docker)
-	@deploy/test-compose.sh
+	@$(BIN)/pytest tests/compose
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) .make .pytest_cache .ruff_cache .hypothesis

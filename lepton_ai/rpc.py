@@ -32,30 +32,27 @@ _KEEPALIVE_MS = 10_000
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """PEM files of mutual TLS: ours, and the authority that signs everyone's.
-
-    A client outside of the cluster has an authority only.
-    """
+    """PEM files of mutual TLS: ours, and the authority that signs everyone's."""
 
     authority: Path
-    certificate: Path | None = None
-    key: Path | None = None
+    certificate: Path
+    key: Path
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """What a client shows and trusts."""
         return grpc.ssl_channel_credentials(
             self.authority.read_bytes(),
-            self.key.read_bytes() if self.key else None,
-            self.certificate.read_bytes() if self.certificate else None,
+            self.key.read_bytes(),
+            self.certificate.read_bytes(),
         )
 
 
 def open_channel(
-    address: str, token: str | None = None, tls: TlsFiles | None = None
+    address: str, token: str | None = None, credentials: grpc.ChannelCredentials | None = None
 ) -> grpc.aio.Channel:
     """A channel to ``host:port`` that notices a dead peer and sends `token` with every call.
 
-    It connects when first used. Close it when done.
+    It connects when first used, by TLS where there are `credentials`. Close it when done.
     """
     options: list[tuple[str, int]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -66,11 +63,9 @@ def open_channel(
         ("grpc.max_reconnect_backoff_ms", 2_000),
     ]
     interceptors = _bearers(token) if token else None
-    if tls is None:
+    if credentials is None:
         return grpc.aio.insecure_channel(address, options, interceptors=interceptors)
-    return grpc.aio.secure_channel(
-        address, tls.channel_credentials(), options, interceptors=interceptors
-    )
+    return grpc.aio.secure_channel(address, credentials, options, interceptors=interceptors)
 
 
 @contextlib.asynccontextmanager

@@ -27,7 +27,8 @@ async def check_health(settings: RuntimeSettings) -> None:
         UnavailableError: It does not, or nothing answers.
     """
     address = f"127.0.0.1:{settings.port}"
-    async with open_channel(address, tls=settings.tls) as channel, translated_errors():
+    token, credentials = settings.service_token, settings.channel_credentials
+    async with open_channel(address, token, credentials) as channel, translated_errors():
         stub: Any = health_pb2_grpc.HealthStub(channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_DEADLINE_S)
     if answer.status != health_pb2.HealthCheckResponse.SERVING:

@@ -220,8 +220,7 @@ async def _unsubscribe(subscription: JetStreamContext.PullSubscription) -> None:
 
 def _tls_context(tls: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(tls.authority))
-    if tls.certificate and tls.key:
-        context.load_cert_chain(tls.certificate, tls.key)
+    context.load_cert_chain(tls.certificate, tls.key)
     return context
 
 

@@ -1,8 +1,12 @@
-"""Make everything secret that a cluster needs, once: `python -m lepton_runtime.provision /keys`.
+"""Make everything secret that a cluster needs, once.
+
+    python -m lepton_runtime.provision /keys gateway.example.com:8080
 
 Below the folder lies one folder a service, such as ``/keys/worker-1``, and ``authority``. Each
 gets what its service may know, readable by the owner of the folder above only: certificates for
-all, tokens for Lepton's own, the signing key for gateways. What is there already stays.
+all, tokens for Lepton's own, the signing key for gateways. What is there already stays. The
+second argument is how people reach the gateway; ``authority/client.json`` is a client's profile
+for it, with the first administrator's key.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from lepton_ai.cluster.profile import Profile
 from lepton_runtime.auth import make_keys
 from lepton_runtime.certificates import Authority
 
@@ -29,14 +34,22 @@ _TOKENS = ("jwks.json", "service.token")
 _SIGNING = "signing.pem"
 
 
-def provision(root: Path, now: datetime.datetime) -> None:
-    """Fill every service's folder below `root`; `now` is aware, UTC."""
+def provision(root: Path, gateway: str, now: datetime.datetime) -> None:
+    """Fill every service's folder below `root`.
+
+    Args:
+        root: Has a folder for each service.
+        gateway: ``host:port`` by which people reach the gateway.
+        now: Start of validity (aware, UTC).
+    """
     home = root / _AUTHORITY
     make_keys(home, now.timestamp())
     authority = _authority(home, now)
+    _profile(home, gateway).write(home)
+    public = gateway.rpartition(":")[0]
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and path != home):
         if not (folder / "tls.crt").exists():
-            authority.issue(folder, [folder.name, "localhost", "127.0.0.1"], now)
+            authority.issue(folder, _hosts(folder.name, public), now)
         for name in _secrets(folder.name):
             shutil.copy2(home / name, folder / name)
         _hand_over(folder, root.stat())
@@ -46,7 +59,21 @@ def _secrets(service: str) -> tuple[str, ...]:
     """Files of the authority that a service gets a copy of."""
     if service in _FOREIGN:
         return ()
-    return (*_TOKENS, _SIGNING) if service.startswith("gateway") else _TOKENS
+    return (*_TOKENS, _SIGNING) if _is_gateway(service) else _TOKENS
+
+
+def _hosts(service: str, public: str) -> list[str]:
+    hosts = [service, "localhost", "127.0.0.1"]
+    return [*hosts, public] if _is_gateway(service) and public not in hosts else hosts
+
+
+def _is_gateway(service: str) -> bool:
+    return service.startswith("gateway")
+
+
+def _profile(home: Path, gateway: str) -> Profile:
+    key = (home / "admin.token").read_text().strip()
+    return Profile(gateway, key, (home / "ca.crt").read_text())
 
 
 def _authority(home: Path, now: datetime.datetime) -> Authority:
@@ -79,4 +106,4 @@ def _hand_over(folder: Path, owner: os.stat_result) -> None:
 
 
 if __name__ == "__main__":
-    provision(Path(sys.argv[1]), datetime.datetime.now(datetime.UTC))
+    provision(Path(sys.argv[1]), sys.argv[2], datetime.datetime.now(datetime.UTC))

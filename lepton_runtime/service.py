@@ -114,8 +114,7 @@ async def _run(
         loop.add_signal_handler(number, stopping.set)
     if settings.metrics_port is not None:
         serve_metrics(settings.host, settings.metrics_port)
-    credentials = settings.tls.channel_credentials() if settings.tls else None
-    state = EtcdState(settings.etcd_endpoints, credentials)
+    state = EtcdState(settings.etcd_endpoints, settings.channel_credentials)
     bus = await NatsBus.connect(settings.nats_servers, settings.tls)
     runtime = Runtime(
         settings=settings,

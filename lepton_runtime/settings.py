@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
+import grpc
 from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -82,9 +83,14 @@ class RuntimeSettings(BaseSettings):
     @property
     def tls(self) -> TlsFiles | None:
         """Files of mutual TLS, or None on loopback."""
-        if self.tls_authority is None:
+        if not (self.tls_authority and self.tls_certificate and self.tls_key):
             return None
         return TlsFiles(self.tls_authority, self.tls_certificate, self.tls_key)
+
+    @property
+    def channel_credentials(self) -> grpc.ChannelCredentials | None:
+        """What this service shows to others when it calls them, or None on loopback."""
+        return self.tls.channel_credentials() if self.tls else None
 
     @property
     def jwks(self) -> str:

@@ -62,7 +62,7 @@ def send_rest(endpoint: Endpoint, rows: NDArray[Any]) -> Load:
 
 def send_grpc(profile: Profile, model: str, tensor: Tensor, classes: int) -> Load:
     """Send all rows of `tensor` by gRPC; the model answers `classes` float32 numbers a row."""
-    with grpc.insecure_channel(profile.address) as channel:
+    with _channel(profile) as channel:
         infer = channel.unary_unary(MODEL_INFER)
         metadata = (("authorization", f"Bearer {profile.api_key}"),)
 
@@ -72,6 +72,12 @@ def send_grpc(profile: Profile, model: str, tensor: Tensor, classes: int) -> Loa
             return np.frombuffer(decode_raw_outputs(answer)[0], np.float32).reshape(-1, classes)
 
         return _sent(ask, batches_of(tensor.array, _BATCH_ROWS))
+
+
+def _channel(profile: Profile) -> grpc.Channel:
+    if profile.channel_credentials is not None:
+        return grpc.secure_channel(profile.address, profile.channel_credentials)
+    return grpc.insecure_channel(profile.address)
 
 
 def _sent(ask: Callable[[NDArray[Any]], NDArray[Any]], batches: list[NDArray[Any]]) -> Load:

@@ -71,8 +71,8 @@ class AsyncCluster:
     def __init__(self, address: str | None = None, api_key: str | None = None) -> None:
         profile = Profile.find(address, api_key)
         self.address = profile.address
-        self._channel = open_channel(profile.address, profile.api_key)
-        self._http = HttpPool(profile.address, profile.api_key)
+        self._channel = open_channel(profile.address, profile.api_key, profile.channel_credentials)
+        self._http = HttpPool(profile)
         self._scheduler = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self._storage = storage_pb2_grpc.StorageServiceStub(self._channel)
         self._gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)

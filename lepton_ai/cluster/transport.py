@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import queue
+import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import orjson
 
+from lepton_ai.cluster.profile import Profile
 from lepton_ai.errors import (
     ConflictError,
     DeadlineExceededError,
@@ -61,13 +63,13 @@ class HttpPool:
     """Connections to one server; each thread that asks takes a free one or opens one.
 
     Args:
-        address: ``host:port``.
-        api_key: Sent with every request.
+        profile: Which server, and the key that is sent with every request.
     """
 
-    def __init__(self, address: str, api_key: str) -> None:
-        self._address = address
-        self._authorization = f"Bearer {api_key}"
+    def __init__(self, profile: Profile) -> None:
+        self._address = profile.address
+        self._authorization = f"Bearer {profile.api_key}"
+        self._tls = profile.tls
         self._free: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue(_KEPT)
 
     def ask(
@@ -87,6 +89,11 @@ class HttpPool:
             answer = self._sent(_Request(method, path, body, headers or {}, timeout_s))
         except TimeoutError:
             raise DeadlineExceededError(f"no answer within {timeout_s:g} s") from None
+        except ssl.SSLError:
+            raise UnavailableError(
+                f"{self._address} has no certificate of the cluster that is asked for",
+                hint="is LEPTON_AUTHORITY, or client.json, that of this cluster?",
+            ) from None
         except (OSError, http.client.HTTPException):
             raise UnavailableError(
                 f"{self._address} does not answer", hint="is the cluster up? see 'lepton status'"
@@ -107,12 +114,17 @@ class HttpPool:
         try:
             connection = self._free.get_nowait()
         except queue.Empty:
-            return self._exchange(http.client.HTTPConnection(self._address), request)
+            return self._exchange(self._open(), request)
         try:
             return self._exchange(connection, request)
         except (http.client.RemoteDisconnected, ConnectionError):
             # The server closed it while it lay idle.
-            return self._exchange(http.client.HTTPConnection(self._address), request)
+            return self._exchange(self._open(), request)
+
+    def _open(self) -> http.client.HTTPConnection:
+        if self._tls is not None:
+            return http.client.HTTPSConnection(self._address, context=self._tls)
+        return http.client.HTTPConnection(self._address)
 
     def _exchange(self, connection: http.client.HTTPConnection, request: _Request) -> HttpAnswer:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc import ChannelCredentials, ssl_channel_credentials
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lepton_ai.errors import (
@@ -99,7 +100,9 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(within_reason())
 
 
-async def ask(address: str, token: str | None, job: str = "", tls: TlsFiles | None = None) -> Any:
+async def ask(
+    address: str, token: str | None, job: str = "", tls: ChannelCredentials | None = None
+) -> Any:
     """List the nodes, or get a job where one is named."""
     async with open_channel(address, token, tls) as channel, translated_errors():
         stub: Any = scheduler_pb2_grpc.SchedulerServiceStub(channel)
@@ -207,12 +210,15 @@ def test_mutual_tls_lets_in_only_whom_the_authority_knows(verifier, key, folder)
         stranger = files("stranger", theirs)
         viewer = key(options_pb2.ROLE_VIEWER)
         async with serving(verifier, server) as address:
-            assert (await ask(address, viewer, tls=client)).nodes[0].id == "acme"
+            assert (await ask(address, viewer, tls=client.channel_credentials())).nodes[
+                0
+            ].id == "acme"
+            known, unknown = client.authority, stranger.authority
             for wrong in (
                 None,
-                TlsFiles(client.authority),
-                TlsFiles(client.authority, stranger.certificate, stranger.key),
-                TlsFiles(stranger.authority, client.certificate, client.key),
+                ssl_channel_credentials(known.read_bytes()),
+                TlsFiles(known, stranger.certificate, stranger.key).channel_credentials(),
+                TlsFiles(unknown, client.certificate, client.key).channel_credentials(),
             ):
                 with pytest.raises(UnavailableError):
                     await ask(address, viewer, tls=wrong)

@@ -34,7 +34,8 @@ async def main(settings: StorageSettings, runtime: Runtime) -> None:
     """Keep chunks until told to stop."""
     disk = Disk(settings.data_dir, settings.reserve_bytes)
     members = Members(runtime.state)
-    channels = Channels(partial(open_channel, token=settings.service_token, tls=settings.tls))
+    token, credentials = settings.service_token, settings.channel_credentials
+    channels = Channels(partial(open_channel, token=token, credentials=credentials))
     copies = Copies(settings.node_id, disk, members, channels)
     manifests = Manifests(runtime.state)
     healer = Healer(

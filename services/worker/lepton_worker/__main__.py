@@ -14,7 +14,7 @@ from lepton_runtime.server import GrpcServer
 from lepton_runtime.service import Runtime, run
 from lepton_worker.agent import Agent, StatusWriter
 from lepton_worker.inference_server import InferenceServer
-from lepton_worker.runners import Listen, Runners
+from lepton_worker.runners import Runners
 from lepton_worker.settings import WorkerSettings
 from lepton_worker.storage import WorkerStorage
 
@@ -24,12 +24,13 @@ _GRACE_S = 1.0
 
 async def main(settings: WorkerSettings, runtime: Runtime) -> None:
     """Run what is placed here until told to stop."""
-    inference = InferenceServer(settings.inference_threads)
+    inference = InferenceServer(settings.listen, settings.inference_threads)
     statuses = StatusWriter(runtime.state, settings.node_id)
     storage = WorkerStorage(runtime.state, settings)
     folder = settings.data_dir / "runs"
-    listen = Listen(settings.host, settings.reachable_host)
-    runners = Runners(runtime.state, runtime.bus, statuses, storage, inference, folder, listen)
+    runners = Runners(
+        runtime.state, runtime.bus, statuses, storage, inference, folder, settings.listen
+    )
     agent = Agent(runtime.state, settings.node_id, runtime.incarnation, runners)
     async with asyncio.TaskGroup() as tasks:
         background = [tasks.create_task(work()) for work in (inference.run, runners.keep_warm)]

@@ -10,7 +10,9 @@ from typing import Any
 import structlog
 
 from lepton_ai.errors import InternalError, InvalidArgumentError, LeptonError, UnavailableError
+from lepton_ai.rpc import TlsFiles
 from lepton_worker.child import Child, start_child
+from lepton_worker.settings import Listen
 
 __all__ = ["InferenceServer"]
 
@@ -23,8 +25,9 @@ _Model = tuple[str, str]
 class InferenceServer:
     """Keeps the server running, and in it the models that it was told to load."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, listen: Listen, threads: int) -> None:
+        self._listen = listen
+        self._arguments = [f"--threads={threads}", *_tls_arguments(listen.tls)]
         self._child: Child | None = None
         self._listening = asyncio.Event()
         self._loaded: dict[_Model, Path] = {}
@@ -68,9 +71,9 @@ class InferenceServer:
             await self._ask({"op": "unload", "name": name, "version": version})
 
     async def _run_once(self) -> None:
-        # Always at the address that others have been told.
-        address = self.address or "127.0.0.1:0"
-        arguments = ["--control", f"--http={address}", f"--threads={self._threads}"]
+        # Always at the port that others have been told.
+        port = self.address.rpartition(":")[2] or "0"
+        arguments = ["--control", f"--http={self._listen.bind}:{port}", *self._arguments]
         self._child = await start_child("lepton_worker.inference", arguments)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._print(self._child))
@@ -84,7 +87,8 @@ class InferenceServer:
     async def _hear(self, child: Child) -> None:
         async for event in child.events():
             if event["event"] == "listening":
-                self.address = event["http_address"]
+                port = event["http_address"].rpartition(":")[2]
+                self.address = f"{self._listen.host}:{port}"
                 self._listening.set()
                 for (name, version), path in self._loaded.items():
                     load = {"op": "load", "id": 0, "name": name, "version": version}
@@ -105,6 +109,16 @@ class InferenceServer:
         await self._child.tell({**command, "id": number})
         async with asyncio.timeout(_LOAD_S):
             await future
+
+
+def _tls_arguments(tls: TlsFiles | None) -> list[str]:
+    if tls is None:
+        return []
+    return [
+        f"--tls-certificate={tls.certificate}",
+        f"--tls-key={tls.key}",
+        f"--tls-client-authority={tls.authority}",
+    ]
 
 
 def _settle(future: asyncio.Future[None], event: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -22,19 +22,13 @@ from lepton_runtime.bus import Bus, job_logs, job_progress
 from lepton_runtime.state import Put, Snapshot, State
 from lepton_worker.child import Child, start_child
 from lepton_worker.inference_server import InferenceServer
+from lepton_worker.settings import Listen
 from lepton_worker.storage import WorkerStorage
 from lepton_worker.trainers import Trainers
 
-__all__ = ["Listen", "Runners"]
+__all__ = ["Runners"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.runners")
-
-
-class Listen(NamedTuple):
-    """Where children listen, and how other nodes reach them."""
-
-    bind: str
-    host: str
 
 
 class _Statuses(Protocol):

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from pydantic import Field
 
+from lepton_ai.rpc import TlsFiles
 from lepton_runtime.settings import RuntimeSettings
 
-__all__ = ["WorkerSettings"]
+__all__ = ["Listen", "WorkerSettings"]
+
+
+class Listen(NamedTuple):
+    """Where the children of this node listen, and how other nodes reach them."""
+
+    bind: str
+    host: str
+    tls: TlsFiles | None
 
 
 class WorkerSettings(RuntimeSettings):
@@ -20,3 +30,8 @@ class WorkerSettings(RuntimeSettings):
         description="Processor cores that it offers.",
     )
     inference_threads: int = Field(1, ge=1, description="Threads of the inference server.")
+
+    @property
+    def listen(self) -> Listen:
+        """Where children listen."""
+        return Listen(self.host, self.reachable_host, self.tls)

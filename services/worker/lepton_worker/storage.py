@@ -86,7 +86,8 @@ class WorkerStorage:
         if not storing:
             raise UnavailableError("no storage node is up")
         address = random.choice(storing)  # noqa: S311 - spreads load, no secret
-        channel = open_channel(address, self._settings.service_token, self._settings.tls)
+        settings = self._settings
+        channel = open_channel(address, settings.service_token, settings.channel_credentials)
         try:
             yield channel
         finally:
