@@ -111,7 +111,7 @@ def as_rank(epochs: int) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from lepton_ai.learn import data as conversions
-    from lepton_ai.learn.batches import BatchPlan, rank_share
+    from lepton_ai.learn.batches import BatchPlan, rank_rows
     from lepton_ai.learn.network import build_module
 
     torch.set_num_threads(1)
@@ -135,7 +135,9 @@ def as_rank(epochs: int) -> None:
     plan = BatchPlan(IMAGES, BATCH, SEED)
     first = 0.0
     for step in range(epochs * STEPS_PER_EPOCH):
-        share = torch.from_numpy(rank_share(plan.indices(step), distributed.get_rank(), RANKS))
+        indices = plan.indices(step)
+        rows = rank_rows(len(indices), distributed.get_rank(), RANKS)
+        share = torch.from_numpy(indices[rows.start : rows.stop])
         optimizer.zero_grad(set_to_none=True)
         torch.nn.functional.cross_entropy(network(x[share]), y[share]).backward()
         optimizer.step()

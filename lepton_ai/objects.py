@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import grpc
-import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
@@ -179,7 +178,7 @@ class ObjectClient:
     async def _rows(self, object_id: str, place: Place, start: int, stop: int) -> NDArray[Any]:
         offset = place.offset + start * place.row_bytes
         data = await self.get_range(object_id, offset, (stop - start) * place.row_bytes)
-        return np.frombuffer(data, place.dtype).reshape(stop - start, *place.shape[1:])
+        return place.decode(data)
 
     async def _put(
         self,

@@ -1,13 +1,16 @@
 """Splits of datasets: named arrays as one safetensors object, read whole or by rows.
 
 The format is that of safetensors: eight bytes (little endian) give the length of a JSON header
-that names each tensor's dtype, shape and place; the tensors follow, in C order.
+that names each tensor's dtype, shape and place; the tensors follow, in C order. Texts are kept as
+rows of UTF-8, padded with zero bytes to the longest; the metadata entry ``texts`` lists their
+columns.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +28,7 @@ __all__ = [
     "check_split",
     "header_length",
     "parse_header",
-    "split_to_arrays",
+    "read_split",
 ]
 
 HEADER_LENGTH_BYTES = 8
@@ -44,20 +47,35 @@ _DTYPES = {
     "F32": "float32",
     "F64": "float64",
 }
-_ALLOWED = ", ".join(_DTYPES.values())
+_TEXT = "str"
+_ALLOWED = ", ".join([*_DTYPES.values(), _TEXT])
+_MAX_TEXT_BYTES = 64 * 1024
+_TEXTS = "texts"
 
 
 class Place(NamedTuple):
-    """Where a tensor lies in a safetensors file: `offset` counts from the file's beginning."""
+    """Where a column lies in a safetensors file: `offset` counts from the file's beginning.
+
+    Texts have the dtype ``str``, and `text_bytes` for each.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    text_bytes: int = 0
 
     @property
     def row_bytes(self) -> int:
         """Size of one row."""
+        if self.dtype == _TEXT:
+            return self.text_bytes
         return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    def decode(self, rows: bytes) -> NDArray[Any]:
+        """Whole rows of the column as an array."""
+        if self.dtype == _TEXT:
+            return _as_texts(np.frombuffer(rows, np.uint8).reshape(-1, self.text_bytes))
+        return np.frombuffer(rows, self.dtype).reshape(-1, *self.shape[1:])
 
 
 def arrays_to_split(name: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[Split, bytes]:
@@ -82,27 +100,32 @@ def arrays_to_split(name: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[Spli
     from safetensors.numpy import save
 
     check_name("split", name)
-    columns = {key: _checked(key, np.asarray(array)) for key, array in arrays.items()}
-    rows = _rows(name, columns)
-    split = Split(name=name, rows=rows)
+    columns = {key: np.asarray(array) for key, array in arrays.items()}
+    texts = [key for key, array in columns.items() if array.dtype.kind == "U"]
+    tensors = {key: _checked(key, _encoded(key, array)) for key, array in columns.items()}
+    split = Split(name=name, rows=_rows(name, tensors))
     for key, array in columns.items():
-        split.columns.add(name=key, dtype=array.dtype.name, row_shape=array.shape[1:])
-    return split, save(columns)
+        dtype = _TEXT if key in texts else array.dtype.name
+        split.columns.add(name=key, dtype=dtype, row_shape=array.shape[1:])
+    return split, save(tensors, {_TEXTS: json.dumps(texts)})
 
 
-def split_to_arrays(data: bytes) -> dict[str, NDArray[Any]]:
-    """Decode what `arrays_to_split` encoded.
+def read_split(path: str | Path) -> dict[str, NDArray[Any]]:
+    """The columns of a split that was stored in a file.
 
     Raises:
-        DataError: These are not the bytes of a split.
+        DataError: The file is not a split.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load(data)
-    except SafetensorError:
-        raise DataError("these are not the bytes of a split") from None
+        with safe_open(path, "numpy") as file:
+            texts = json.loads((file.metadata() or {}).get(_TEXTS, "[]"))
+            names: list[str] = file.keys()
+            columns: dict[str, NDArray[Any]] = {key: file.get_tensor(key) for key in names}
+            return columns | {key: _as_texts(columns[key]) for key in texts}
+    except (SafetensorError, ValueError, KeyError):
+        raise DataError("this is not the file of a split") from None
 
 
 def header_length(first_bytes: bytes) -> int:
@@ -126,15 +149,8 @@ def parse_header(header: bytes) -> dict[str, Place]:
     start = HEADER_LENGTH_BYTES + len(header)
     try:
         entries: dict[str, Any] = json.loads(header)
-        entries.pop("__metadata__", None)
-        return {
-            name: Place(
-                _DTYPES[entry["dtype"]],
-                tuple(int(size) for size in entry["shape"]),
-                start + int(entry["data_offsets"][0]),
-            )
-            for name, entry in entries.items()
-        }
+        texts = json.loads(entries.pop("__metadata__", {}).get(_TEXTS, "[]"))
+        return {name: _place(entry, start, name in texts) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise DataError(
             "the object is not a safetensors file of known dtypes", hint=_ALLOWED
@@ -156,6 +172,35 @@ def check_split(split: Split, places: Mapping[str, Place]) -> None:
                 hint=f"its object holds {', '.join(places)}",
             )
         _check_column(split, column, places[column.name])
+
+
+def _place(entry: Mapping[str, Any], start: int, is_text: bool) -> Place:
+    dtype, shape = _DTYPES[entry["dtype"]], tuple(int(size) for size in entry["shape"])
+    offset = start + int(entry["data_offsets"][0])
+    if not is_text:
+        return Place(dtype, shape, offset)
+    rows, text_bytes = shape
+    return Place(_TEXT, (rows,), offset, text_bytes)
+
+
+def _encoded(key: str, array: NDArray[Any]) -> NDArray[Any]:
+    """`array`, or the bytes of its texts."""
+    if array.dtype.kind != "U" or array.ndim != 1 or not len(array):
+        return array
+    encoded = np.char.encode(array, "utf-8")
+    if encoded.itemsize > _MAX_TEXT_BYTES:
+        raise DataError(
+            f"a text in column {key!r} has {encoded.itemsize} bytes",
+            hint=f"a text may have {_MAX_TEXT_BYTES}: shorten it or split it",
+        )
+    return encoded.view(np.uint8).reshape(len(array), -1)
+
+
+def _as_texts(rows: NDArray[Any]) -> NDArray[Any]:
+    if rows.dtype != np.uint8 or rows.ndim != 2 or not rows.shape[1]:
+        raise DataError("a column of texts is not one")
+    padded = np.ascontiguousarray(rows).view(f"S{rows.shape[1]}").reshape(len(rows))
+    return np.char.decode(padded, "utf-8")
 
 
 def _check_column(split: Split, column: Column, place: Place) -> None:

@@ -23,7 +23,7 @@ def columns_of(split: str, data: Any) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: Lengths differ, there are no rows, NaN or infinity.
     """
-    columns = {name: np.asarray(values) for name, values in _named(data).items()}
+    columns = {name: _array(values) for name, values in _named(data).items()}
     for name, array in columns.items():
         _check(f"{name!r} of split {split!r}", array)
     lengths = {name: len(array) for name, array in columns.items()}
@@ -53,10 +53,18 @@ def _named(data: Any) -> Mapping[str, Any]:
     return {"x": data}
 
 
+def _array(values: Any) -> NDArray[Any]:
+    """As an array; a table's column of texts comes as objects."""
+    array = np.asarray(values)
+    if array.dtype == object and all(isinstance(value, str) for value in array.flat):
+        return array.astype(str)
+    return array
+
+
 def _check(what: str, array: NDArray[Any]) -> None:
     if array.ndim == 0 or len(array) == 0:
         raise DataError(f"{what} is empty", hint="give at least one row")
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{what} is of type {array.dtype}", hint="give numbers")
+    if array.dtype.kind not in "biufU":
+        raise DataError(f"{what} is of type {array.dtype}", hint="give numbers or texts")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{what} has NaN or infinite values", hint="clean the data first")

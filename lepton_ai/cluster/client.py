@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from lepton_ai.cluster.arrays import Splits, columns_of, content_name
 from lepton_ai.cluster.endpoint import AsyncEndpoint
 from lepton_ai.cluster.profile import Profile
-from lepton_ai.cluster.progress import TrainingBar
+from lepton_ai.cluster.progress import TrainingBar, TransferBar
 from lepton_ai.cluster.transport import HttpPool
 from lepton_ai.errors import (
     CancelledError,
@@ -90,7 +90,7 @@ class AsyncCluster:
         await self._channel.close()
 
     async def upload(self, name: str, splits: Splits) -> storage_pb2.Dataset:
-        """Store arrays as the next version of a dataset.
+        """Store arrays as the next version of a dataset, with a progress bar.
 
         Args:
             name: Of the dataset.
@@ -105,7 +105,13 @@ class AsyncCluster:
         if not splits:
             raise InvalidArgumentError("there are no splits", hint='give {"train": (x, y)}')
         columns = {check_name("split", key): columns_of(key, splits[key]) for key in splits}
-        stored = [await self._objects.put_split(key, columns[key]) for key in columns]
+        with TransferBar() as bar:
+            stored = [
+                await self._objects.put_split(
+                    key, columns[key], progress=bar.follow(f"storing {key}")
+                )
+                for key in columns
+            ]
         request = storage_pb2.CreateDatasetRequest(name=name, splits=stored)
         async with translated_errors():
             return (await self._storage.CreateDataset(request, timeout=_CALL_S)).dataset
@@ -393,6 +399,7 @@ class AsyncCluster:
             batch_size=options.batch_size,
             seed=options.seed,
             validation_fraction=options.validation_split,
+            keep_order=not options.shuffle,
         )
         if request.weights is not None:
             train.initial_weights_object = (await self._objects.put_bytes(request.weights)).id

@@ -1,31 +1,33 @@
-"""How far a training run is, drawn where there is a terminal to draw on."""
+"""How far a training run or a transfer is, drawn where there is a terminal to draw on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from lepton_ai.proto.v1 import job_pb2
 
-__all__ = ["TrainingBar", "metrics_text", "state_text"]
+__all__ = ["TrainingBar", "TransferBar", "metrics_text", "state_text"]
 
 
-class TrainingBar:
-    """A live bar for one job; silent where the output is not a terminal."""
+class _Bar:
+    """A live bar; silent where the output is not a terminal."""
 
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-        )
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), *columns)
         self._bar.disable = not self._bar.console.is_terminal
-        self._task = self._bar.add_task("queued", total=None, detail="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -38,6 +40,31 @@ class TrainingBar:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+
+class TransferBar(_Bar):
+    """A live bar for bytes on their way; silent where the output is not a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+
+    def follow(self, description: str) -> Callable[[int, int], None]:
+        """A new line; call what is returned with the bytes carried so far and in all."""
+        task = self._bar.add_task(description, total=None)
+
+        def show(carried: int, size_bytes: int) -> None:
+            self._bar.update(task, completed=carried, total=size_bytes)
+
+        return show
+
+
+class TrainingBar(_Bar):
+    """A live bar for one job; silent where the output is not a terminal."""
+
+    def __init__(self) -> None:
+        detail = TextColumn("{task.fields[detail]}")
+        super().__init__(TaskProgressColumn(), TimeRemainingColumn(), detail)
+        self._task = self._bar.add_task("queued", total=None, detail="")
 
     def show_job(self, job: job_pb2.Job) -> None:
         """Draw a job's state."""

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BatchPlan", "Indices", "epoch_order", "epoch_seed", "rank_share"]
+__all__ = ["BatchPlan", "Indices", "epoch_order", "epoch_seed", "rank_rows"]
 
 Indices = NDArray[np.int64]
 
@@ -33,17 +32,19 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
-def rank_share(indices: NDArray[Any], rank: int, ranks: int) -> NDArray[Any]:
-    """The part of a batch that `rank` of `ranks` computes; shares differ by one sample at most.
+def rank_rows(batch_size: int, rank: int, ranks: int) -> range:
+    """The rows of a batch that `rank` of `ranks` computes; shares differ by one row at most.
 
     The mean gradient of the whole batch is the mean of the ranks' gradients weighted by the
     lengths of their shares.
 
     Example:
-        >>> [rank_share(np.arange(5), rank, 2).tolist() for rank in range(2)]
+        >>> [list(rank_rows(5, rank, 2)) for rank in range(2)]
         [[0, 1, 2], [3, 4]]
     """
-    return np.array_split(indices, ranks)[rank]
+    each, left = divmod(batch_size, ranks)
+    start = rank * each + min(rank, left)
+    return range(start, start + each + (rank < left))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ A step is three calls, so that a distributed trainer can reduce gradients in bet
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn, optim
@@ -19,15 +20,33 @@ from lepton_ai.learn.config import ModelConfig, Objective
 from lepton_ai.learn.metrics import METRICS
 from lepton_ai.learn.network import Network
 
-__all__ = ["Meter", "Trainer", "forward_loss", "load_weights", "objective_of", "training_device"]
+__all__ = [
+    "Measured",
+    "Meter",
+    "Trainer",
+    "forward_loss",
+    "load_weights",
+    "objective_of",
+    "training_device",
+]
 
 _BATCHES_AT_ONCE = 64
-_OPTIMIZER = "optimizer."
+_LOSS = "loss"
+# No module's name begins like this.
+_OPTIMIZER, _METER = "~optimizer.", "~meter."
 
 
 def training_device() -> torch.device:
     """The accelerator to train on if there is one, else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Measured(NamedTuple):
+    """A batch's mean loss, the outputs that the loss saw, and the targets."""
+
+    loss: Tensor
+    outputs: Tensor
+    targets: Tensor
 
 
 class Trainer:
@@ -42,7 +61,9 @@ class Trainer:
         module: The network; gradients lie in its parameters between `backward` and `step`.
         optimizer: The torch optimizer; a distributed trainer may put a wrapper in its place.
         steps_done: Steps taken so far; set it when weights come from a peer or a checkpoint.
-        meter: Loss and metrics since they were last read.
+        measured: What `backward` found, for the meter once the step is taken; a distributed
+            trainer puts what the whole batch gave in the place of its share.
+        meter: Loss and metrics of the steps since they were last read.
     """
 
     def __init__(self, config: ModelConfig, module: Network, *, total_steps: int) -> None:
@@ -50,12 +71,12 @@ class Trainer:
         self.module = module
         self.optimizer: optim.Optimizer = objective.optimizer.build(module.parameters())
         self.meter = Meter(config)
+        self.measured: Measured | None = None
         self.steps_done = 0
         self.total_steps = total_steps
         self._objective = objective
         self._device = next(module.parameters()).device
         self._class_weight = _class_weight(objective, self._device)
-        self._measured: tuple[Tensor, Tensor, Tensor] | None = None
 
     def backward(self, inputs: Tensor, targets: Tensor) -> None:
         """Compute the batch's mean loss and its gradients; weights stay as they are.
@@ -69,14 +90,14 @@ class Trainer:
             self.module, self._objective, inputs, targets, self._class_weight
         )
         loss.backward()
-        self._measured = (loss.detach(), outputs.detach(), targets)
+        self.measured = Measured(loss.detach(), outputs.detach(), targets)
 
     def step(self) -> None:
         """Move the weights along the gradients, at the learning rate of this step."""
-        if self._measured is not None:
+        if self.measured is not None:
             # Only now: a batch may be computed more than once before its step is taken.
-            self.meter.add(*self._measured)
-            self._measured = None
+            self.meter.add(*self.measured)
+            self.measured = None
         rate = self.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -90,11 +111,12 @@ class Trainer:
         return self._objective.optimizer.learning_rate * factor
 
     def state(self) -> dict[str, Tensor]:
-        """The module's state and, under ``optimizer.``, the optimizer's: flat, for safetensors."""
+        """The module's state, the optimizer's and the meter's: flat, for safetensors."""
         tensors = dict(self.module.state_dict())
         for index, entries in self.optimizer.state_dict()["state"].items():
             for name, value in entries.items():
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value)
+        tensors |= {f"{_METER}{name}": value for name, value in self.meter.state().items()}
         return {name: value.contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor], steps_done: int) -> None:
@@ -113,16 +135,25 @@ class Trainer:
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         except ValueError as mismatch:
             raise ConflictError(f"the saved state belongs to another run: {mismatch}") from None
+        self.meter.load_state(
+            {
+                name.removeprefix(_METER): value
+                for name, value in tensors.items()
+                if name.startswith(_METER)
+            }
+        )
         self.steps_done = steps_done
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put weights into `module`, leaving out optimizer state that came with them.
+    """Put weights into `module`, leaving out what else of a trainer's state came with them.
 
     Raises:
         ConflictError: The weights belong to a different model.
     """
-    weights = {name: value for name, value in tensors.items() if not name.startswith(_OPTIMIZER)}
+    weights = {
+        name: value for name, value in tensors.items() if not name.startswith((_OPTIMIZER, _METER))
+    }
     try:
         module.load_state_dict(weights)
     except RuntimeError:
@@ -168,6 +199,32 @@ class Meter:
             metric.reset()
         self._loss_sum, self._samples = 0.0, 0
         return results
+
+    def state(self) -> dict[str, Tensor]:
+        """All it has taken in since results were read, for a meter that goes on from there."""
+        if self._pending:
+            self._flush()
+        tensors = {_LOSS: torch.tensor([self._loss_sum, self._samples], dtype=torch.float64)}
+        for name, metric in self._metrics.items():
+            for part, value in metric.metric_state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{name}.{part}"] = value.clone()
+                elif value:
+                    tensors[f"{name}.{part}"] = torch.cat(value)
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what another meter's `state` returned."""
+        self._pending.clear()
+        loss_sum, samples = tensors[_LOSS].tolist()
+        self._loss_sum, self._samples = loss_sum, int(samples)
+        for name, metric in self._metrics.items():
+            for part, value in metric.metric_state.items():
+                found = tensors.get(f"{name}.{part}")
+                if isinstance(value, Tensor):
+                    setattr(metric, part, value if found is None else found.clone())
+                else:
+                    setattr(metric, part, [] if found is None else [found])
 
     def _flush(self) -> None:
         losses, outputs, targets = zip(*self._pending, strict=True)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lepton_ai import Cluster
+from lepton_ai import RNN, Cluster, Sequential
 from lepton_ai.cli.load import send_grpc, send_rest
 from lepton_ai.datasets import load_digits
 from lepton_ai.errors import (
@@ -19,6 +19,7 @@ from lepton_ai.errors import (
     UnauthenticatedError,
 )
 from lepton_ai.oip.tensor import Tensor
+from lepton_ai.preprocessing import Tokenizer
 from lepton_ai.proto.v1 import job_pb2
 
 from .conftest import until
@@ -76,6 +77,60 @@ def test_fit_on_the_cluster_is_fit(cluster, digits, model):
         endpoint.predict(digits[0]), model.predict(digits[0]), rtol=1e-3, atol=1e-5
     )
     cluster.client.undeploy("fitted")
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_history_of_the_cluster_is_that_of_this_machine(cluster, shuffle):
+    """Also in the metrics of training, to which each rank adds only its share."""
+
+    def fitted(**where):
+        model = Sequential((8, 8), ["flatten", ("dense", {"units": 10, "activation": "softmax"})])
+        model.compile("adam", "sparse_categorical_crossentropy", ["accuracy", "f1"])
+        options = {"epochs": 3, "validation_split": 0.1, "shuffle": shuffle, "seed": 5}
+        return model, model.fit(*load_digits("train"), **options, **where)
+
+    here, history_here = fitted()
+    there, history_there = fitted(cluster=cluster.client, workers=2)
+    for one, other in zip(history_here.epochs, history_there.epochs, strict=True):
+        assert other == pytest.approx(one, abs=1e-3)
+    images, _ = load_digits("test")
+    np.testing.assert_allclose(there.predict(images), here.predict(images), atol=1e-3)
+
+
+def test_a_stored_dataset_goes_in_place_of_arrays(cluster, digits, model):
+    version = cluster.client.upload("again", {"train": load_digits("train")}).version
+    histories = [
+        model.fit(name, epochs=1, seed=1, cluster=cluster.client, workers=1)
+        for name in ("again", f"again:{version}")
+    ]
+    assert all("accuracy" in history.epochs[-1] for history in histories)
+    with pytest.raises(NotFoundError, match="agian"):
+        model.fit("agian", cluster=cluster.client)
+    with pytest.raises(NotFoundError, match="again"):
+        model.fit("again:99", cluster=cluster.client)
+
+
+def test_texts_are_learnt_and_served_on_the_cluster(cluster):
+    texts = [f"{word} {number}" for number in range(100) for word in ("win a prize", "see you at")]
+    labels = np.tile([1, 0], 100)
+    model = RNN(
+        (5,),
+        [
+            ("embedding", {"vocabulary_size": 200, "units": 8}),
+            ("gru", {"units": 8}),
+            ("dense", {"units": 1, "activation": "sigmoid"}),
+        ],
+        preprocessing=[Tokenizer(vocabulary_size=200, steps=5)],
+    )
+    model.compile(("adam", {"learning_rate": 0.02}), "binary_crossentropy", ["f1"])
+    history = model.fit(texts, labels, epochs=8, batch_size=16, cluster=cluster.client, workers=2)
+    assert history["f1"][-1] > 0.95
+    endpoint = cluster.client.deploy(model, name="spam")
+    answers = endpoint.predict(["win a prize now", "see you at noon"])
+    np.testing.assert_allclose(
+        answers, model.predict(["win a prize now", "see you at noon"]), atol=1e-4
+    )
+    cluster.client.undeploy("spam")
 
 
 def test_bad_input_gets_a_clear_answer(cluster, digits, model, deployed):

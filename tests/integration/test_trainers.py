@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,11 +15,19 @@ from safetensors.numpy import save_file
 
 from lepton_ai import Sequential
 from lepton_ai.learn.files import read_model
+from lepton_ai.learn.history import History
 from lepton_worker.child import Child, start_child
 
 HOST = "127.0.0.1"
 WAIT_S = 60
 EPOCHS = 100
+
+
+class Result(NamedTuple):
+    """Weights, and loss and metrics by epoch."""
+
+    weights: dict[str, np.ndarray]
+    epochs: list[dict[str, float]]
 
 
 class Trainer:
@@ -66,7 +75,9 @@ class Job:
         save_file({"x": x, "y": y}, str(self.data))
         self.folder = folder
         model = Sequential((8,), [("dense", {"units": 3, "activation": "softmax"})])
-        model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+        model.compile(
+            optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+        )
         self.config = model.to_config()
         self.children: list[Child] = []
         self.tasks: asyncio.TaskGroup
@@ -94,15 +105,15 @@ class Job:
             await self.give(trainer, rank, lighthouse)
         return trainers
 
-    async def weights(self, trainer: Trainer) -> dict[str, np.ndarray]:
-        """Let a trained rank write its model; the weights in it."""
+    async def result(self, trainer: Trainer) -> Result:
+        """Let a trained rank write its model; what it wrote."""
         await trainer.child.tell({"op": "publish", "onnx": False})
         event = await trainer.until_told("published")
-        return {k: v.numpy() for k, v in read_model(event["weights"]).tensors.items()}
+        tensors = read_model(event["weights"]).tensors
+        history = History.from_dict(json.loads(event["history"]))
+        return Result({k: v.numpy() for k, v in tensors.items()}, history.epochs)
 
     def _work(self, rank: int, lighthouse: str, attempt: int) -> dict[str, Any]:
-        import json
-
         return {
             "config": json.dumps(self.config),
             "training": str(self.data),
@@ -119,6 +130,7 @@ class Job:
             "batch_size": 64,
             "validation_fraction": 0.0,
             "seed": 3,
+            "shuffle": True,
             "threads": 1,
         }
 
@@ -138,29 +150,37 @@ def _together(event: dict[str, Any]) -> bool:
     return event["event"] == "progress" and event["participants"] == 2
 
 
-def _assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, other[name])
+def _assert_same(one: Result, other: Result) -> None:
+    assert one.weights.keys() == other.weights.keys()
+    for name, value in one.weights.items():
+        np.testing.assert_array_equal(value, other.weights[name])
+
+
+def _assert_close(one: Result, other: Result) -> None:
+    """Sums of floats in another order: close, not equal. No batch was measured twice or in part."""
+    for name, value in other.weights.items():
+        np.testing.assert_allclose(one.weights[name], value, atol=2e-3)
+    for epoch, expected in zip(one.epochs, other.epochs, strict=True):
+        assert epoch == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """The weights of a run by one rank that nobody disturbs."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The result of a run by one rank that nobody disturbs."""
 
-    async def train() -> dict[str, np.ndarray]:
+    async def train() -> Result:
         async with running(tmp_path_factory.mktemp("undisturbed")) as job:
             _, lighthouse = await job.lighthouse()
             trainer = await job.warm()
             await job.give(trainer, 0, lighthouse)
             await trainer.until_told("trained")
-            return await job.weights(trainer)
+            return await job.result(trainer)
 
     return asyncio.run(train())
 
 
 def test_a_killed_rank_is_replaced_and_the_result_is_the_undisturbed_one(
-    tmp_path: Path, undisturbed: dict[str, np.ndarray]
+    tmp_path: Path, undisturbed: Result
 ) -> None:
     async def train() -> None:
         async with running(tmp_path) as job:
@@ -174,18 +194,14 @@ def test_a_killed_rank_is_replaced_and_the_result_is_the_undisturbed_one(
             await job.give(third, 1, lighthouse, attempt=2)
             await first.until(lambda e: e in first.events[seen:] and _together(e))
             await asyncio.gather(first.until_told("trained"), third.until_told("trained"))
-            weights = await job.weights(first)
-            _assert_same(weights, await job.weights(third))
-            # Sums of floats in another order: close, not equal.
-            for name, value in undisturbed.items():
-                np.testing.assert_allclose(weights[name], value, atol=2e-3)
+            result = await job.result(first)
+            _assert_same(result, await job.result(third))
+            _assert_close(result, undisturbed)
 
     asyncio.run(train())
 
 
-def test_a_lost_lighthouse_costs_no_step(
-    tmp_path: Path, undisturbed: dict[str, np.ndarray]
-) -> None:
+def test_a_lost_lighthouse_costs_no_step(tmp_path: Path, undisturbed: Result) -> None:
     async def train() -> None:
         async with running(tmp_path) as job:
             old, lighthouse = await job.lighthouse()
@@ -196,9 +212,8 @@ def test_a_lost_lighthouse_costs_no_step(
             for rank in ranks:
                 await rank.child.tell({"op": "move_lighthouse", "address": moved})
             await asyncio.gather(*(rank.until_told("trained") for rank in ranks))
-            weights = await job.weights(ranks[0])
-            _assert_same(weights, await job.weights(ranks[1]))
-            for name, value in undisturbed.items():
-                np.testing.assert_allclose(weights[name], value, atol=2e-3)
+            result = await job.result(ranks[0])
+            _assert_same(result, await job.result(ranks[1]))
+            _assert_close(result, undisturbed)
 
     asyncio.run(train())

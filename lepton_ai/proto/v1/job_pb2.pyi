@@ -43,7 +43,7 @@ class WorkerRange(_message.Message):
     def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
 
 class TrainSpec(_message.Message):
-    __slots__ = ("dataset", "split", "validation_split", "model_config", "initial_weights_object", "epochs", "batch_size", "seed", "publish_as", "validation_fraction")
+    __slots__ = ("dataset", "split", "validation_split", "model_config", "initial_weights_object", "epochs", "batch_size", "seed", "publish_as", "validation_fraction", "keep_order")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_SPLIT_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class TrainSpec(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     PUBLISH_AS_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    KEEP_ORDER_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     split: str
     validation_split: str
@@ -64,7 +65,8 @@ class TrainSpec(_message.Message):
     seed: int
     publish_as: str
     validation_fraction: float
-    def __init__(self, dataset: _Optional[str] = ..., split: _Optional[str] = ..., validation_split: _Optional[str] = ..., model_config: _Optional[str] = ..., initial_weights_object: _Optional[str] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., publish_as: _Optional[str] = ..., validation_fraction: _Optional[float] = ...) -> None: ...
+    keep_order: bool
+    def __init__(self, dataset: _Optional[str] = ..., split: _Optional[str] = ..., validation_split: _Optional[str] = ..., model_config: _Optional[str] = ..., initial_weights_object: _Optional[str] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., publish_as: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., keep_order: _Optional[bool] = ...) -> None: ...
 
 class JobSpec(_message.Message):
     __slots__ = ("name", "workers", "resources", "priority", "time_limit_s", "train")

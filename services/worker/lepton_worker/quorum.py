@@ -13,6 +13,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from torchft import Manager, ProcessGroupGloo
 
 from lepton_ai.errors import UnavailableError
+from lepton_ai.learn.batches import rank_rows
 from lepton_worker.weights import WeightsTransport
 from lepton_worker.work import RankWork
 
@@ -45,6 +46,12 @@ class Part(NamedTuple):
     step: int
     rank: int | None
     ranks: int
+
+    def rows(self, batch_size: int) -> range:
+        """The rows of a batch that are this rank's share."""
+        if self.rank is None:
+            return range(0)
+        return rank_rows(batch_size, self.rank, self.ranks)
 
 
 class Quorum:

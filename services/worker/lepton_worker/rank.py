@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.numpy import load_file
 
 from lepton_ai.errors import DataError
 from lepton_ai.learn import data
-from lepton_ai.learn.batches import BatchPlan, Indices, epoch_seed, rank_share
+from lepton_ai.learn.batches import BatchPlan, epoch_seed
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.learn.files import ModelFile, read_model, write_model
 from lepton_ai.learn.fitting import Samples, evaluate
 from lepton_ai.learn.history import History
 from lepton_ai.learn.model import Model
 from lepton_ai.learn.network import build_module
-from lepton_ai.learn.trainer import Trainer, load_weights, training_device
+from lepton_ai.learn.trainer import Measured, Trainer, load_weights, training_device
+from lepton_ai.splits import read_split
 from lepton_worker.quorum import Part, Quorum
 from lepton_worker.work import RankWork
 
@@ -45,7 +45,7 @@ class Rank:
         self.config = data.fit_preprocessing(config, training[0])
         self._samples = self._of(training)
         self._validation = self._of(validation) if validation else None
-        self._plan = BatchPlan(len(self._samples), work.batch_size, work.seed)
+        self._plan = BatchPlan(len(self._samples), work.batch_size, work.seed, work.shuffle)
         network = build_module(self.config, work.seed).to(training_device())
         if work.weights:
             load_weights(network, read_model(work.weights).tensors)
@@ -94,7 +94,7 @@ class Rank:
         self._compute(part)  # while the ranks agree, which seldom changes anything
         if (settled := quorum.settled()) != part:
             self._compute(settled)
-        self._average(settled)
+        self._share(settled)
         if not quorum.agree():
             return 0
         trainer.step()
@@ -105,28 +105,40 @@ class Rank:
     def _compute(self, part: Part) -> None:
         """Compute the gradients of this rank's share of the batch; zeros where it has none."""
         trainer = self._trainer
-        if part.rank is None:
-            for parameter in trainer.module.parameters():
-                parameter.grad = torch.zeros_like(parameter)
-            return
         if part.step % self._plan.steps_per_epoch == 0:
             torch.manual_seed(epoch_seed(self._work.seed, self._plan.epoch(part.step)))
         trainer.module.train()
-        trainer.backward(*self._samples.take(torch.from_numpy(self._share(part))))
+        rows = part.rows(len(self._plan.indices(part.step)))
+        if rows:
+            share = self._plan.indices(part.step)[rows.start : rows.stop]
+            trainer.backward(*self._samples.take(torch.from_numpy(share)))
+            return
+        for parameter in trainer.module.parameters():
+            parameter.grad = torch.zeros_like(parameter)
 
-    def _share(self, part: Part) -> Indices:
-        batch = self._plan.indices(part.step)
-        return batch if part.rank is None else rank_share(batch, part.rank, part.ranks)
+    def _share(self, part: Part) -> None:
+        """Replace gradients, loss and outputs of this rank's share by those of the whole batch.
 
-    def _average(self, part: Part) -> None:
-        """Replace gradients by the mean over the whole batch, to which shares add by length."""
-        gradients = [p.grad for p in self._trainer.module.parameters() if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat *= len(self._share(part)) / len(self._plan.indices(part.step)) * part.ranks
+        All go in one all-reduce, which also brings the outputs of lost ranks' shares to those
+        that compute them now: every rank knows the metrics of every batch it took part in.
+        """
+        trainer, batch = self._trainer, self._plan.indices(part.step)
+        rows, mine = part.rows(len(batch)), trainer.measured
+        gradients = [p.grad for p in trainer.module.parameters() if p.grad is not None]
+        loss = gradients[0].new_zeros(1)
+        outputs = loss.new_zeros(len(batch), *self.config.output_shape)
+        if rows and mine is not None:
+            loss += mine.loss
+            outputs[rows.start : rows.stop] = mine.outputs / len(rows) * len(batch)
+        parts = [*gradients, loss, outputs]
+        flat = torch.cat([part.flatten() for part in parts])
+        # The mean over the ranks becomes that over the batch, to which shares add by length.
+        flat *= len(rows) / len(batch) * part.ranks
         self._quorum.manager.allreduce(flat).wait()
-        parts = flat.split([gradient.numel() for gradient in gradients])
-        for gradient, mean in zip(gradients, parts, strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        for target, found in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
+            target.copy_(found.view_as(target))
+        _, targets = self._samples.take(torch.from_numpy(batch))
+        trainer.measured = Measured(loss[0], outputs, targets)
 
     def _end_epoch(self) -> None:
         results = self._trainer.meter.results()
@@ -165,7 +177,6 @@ class Rank:
     def _load(self, state: dict[str, Any]) -> None:
         self._trainer.load_state(state["tensors"], state["steps_done"])
         self._history = History.from_dict(state["history"])
-        self._trainer.meter.results()
 
 
 def _arrays(work: RankWork) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
@@ -178,7 +189,7 @@ def _arrays(work: RankWork) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
 
 
 def _columns(path: str) -> tuple[Any, Any]:
-    columns = load_file(path)
+    columns = read_split(path)
     if not {"x", "y"} <= set(columns):
         raise DataError(f"the split has columns {sorted(columns)}", hint="x and y are needed")
     return columns["x"], columns["y"]

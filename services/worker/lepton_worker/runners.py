@@ -206,6 +206,7 @@ class Runners:
             "batch_size": spec.batch_size,
             "validation_fraction": spec.validation_fraction,
             "seed": spec.seed,
+            "shuffle": not spec.keep_order,
             "threads": max(1, int(task.resources.cpus)),
         }
 

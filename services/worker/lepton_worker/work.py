@@ -27,6 +27,7 @@ class RankWork:
         batch_size: Samples in a step, over all ranks.
         validation_fraction: Last share of the training data held out.
         seed: Of weights, order and dropout.
+        shuffle: Whether each epoch has an order of its own.
         threads: For torch.
     """
 
@@ -45,4 +46,5 @@ class RankWork:
     batch_size: int
     validation_fraction: float
     seed: int
+    shuffle: bool
     threads: int

@@ -10,6 +10,11 @@ def test_a_pair_becomes_x_and_y():
     assert set(columns_of("train", ([[1.0]], [2]))) == {"x", "y"}
 
 
+def test_texts_of_a_list_and_of_a_table_are_one():
+    texts = np.array(["a", "bc"], dtype=object)
+    assert columns_of("train", texts)["x"].dtype == columns_of("train", ["a", "bc"])["x"].dtype
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -17,7 +22,7 @@ def test_a_pair_becomes_x_and_y():
         ([], "empty"),
         ([float("nan")], "NaN"),
         ([float("inf")], "infinite"),
-        (["text"], "give numbers"),
+        ([{}], "give numbers or texts"),
         (([1], [1], [1]), "3 arrays"),
     ],
 )

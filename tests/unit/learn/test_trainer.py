@@ -1,11 +1,12 @@
 """The training core as a distributed trainer uses it: gradients meet between backward and step."""
 
 import numpy as np
+import pytest
 import torch
 
 from lepton_ai import Sequential
 from lepton_ai.learn import data, fitting
-from lepton_ai.learn.batches import BatchPlan, rank_share
+from lepton_ai.learn.batches import BatchPlan, rank_rows
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.learn.network import build_module
 from lepton_ai.learn.trainer import Meter, Trainer, forward_loss
@@ -13,9 +14,9 @@ from lepton_ai.learn.trainer import Meter, Trainer, forward_loss
 CPU = torch.device("cpu")
 
 
-def compiled():
+def compiled(metrics=("accuracy",)):
     model = Sequential((2,), [("dense", {"units": 4, "activation": "softmax"})])
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics)
     return ModelConfig.from_dict(model.to_config())
 
 
@@ -34,7 +35,8 @@ def test_two_ranks_that_average_gradients_train_as_one(blobs):
         alone.backward(*samples.take(torch.from_numpy(indices)))
         alone.step()
         for rank, trainer in enumerate(ranks):
-            trainer.backward(*samples.take(torch.from_numpy(rank_share(indices, rank, 2))))
+            share = indices[list(rank_rows(len(indices), rank, 2))]
+            trainer.backward(*samples.take(torch.from_numpy(share)))
         for first, second in zip(*(t.module.parameters() for t in ranks), strict=True):
             mean = (first.grad + second.grad) / 2
             first.grad, second.grad = mean, mean.clone()
@@ -91,6 +93,26 @@ def test_the_meter_weights_batches_by_size_and_starts_afresh(blobs):
     assert np.allclose(*results)
     whole = fitting.evaluate(config, network, samples, batch_size=7)
     assert np.allclose(list(whole.values()), results[0])
+
+
+@pytest.mark.parametrize("metrics", [["accuracy", "f1"], ["roc_auc"]])
+def test_a_meter_goes_on_from_another(blobs, metrics):
+    config = compiled(metrics)
+    samples, network = samples_of(config, *blobs), build_module(config, 1)
+
+    def fed(meter, rows):
+        inputs, targets = samples.take(rows)
+        outputs, loss = forward_loss(network, config.objective, inputs, targets, None)
+        meter.add(loss.detach(), outputs.detach(), targets)
+        return meter
+
+    whole = fed(fed(Meter(config), torch.arange(50)), torch.arange(50, 200)).results()
+    later = Meter(config)
+    later.load_state(fed(Meter(config), torch.arange(50)).state())
+    assert fed(later, torch.arange(50, 200)).results() == pytest.approx(whole)
+    empty = Meter(config)
+    empty.load_state(Meter(config).state())
+    assert fed(empty, torch.arange(200)).results() == pytest.approx(whole)
 
 
 def test_a_batch_computed_again_is_measured_once(blobs):

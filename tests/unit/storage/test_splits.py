@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,16 @@ from lepton_ai.splits import (
     check_split,
     header_length,
     parse_header,
-    split_to_arrays,
+    read_split,
 )
+
+TEXTS = np.array(["", "lépton", "日本", "a" * 300])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("splits")
+
 
 DTYPES = ["bool", "uint8", "int16", "int64", "uint64", "float16", "float32", "float64"]
 
@@ -33,13 +42,15 @@ def places(data: bytes) -> Any:
 
 @given(st.data(), st.sampled_from(DTYPES), st.integers(1, 5))
 def test_arrays_come_back_and_rows_lie_where_the_header_says(
-    data: st.DataObject, dtype: str, rows: int
+    folder: Path, data: st.DataObject, dtype: str, rows: int
 ) -> None:
     shape = (rows, *data.draw(st_numpy.array_shapes(min_dims=0, max_dims=3, max_side=3)))
     elements = st_numpy.from_dtype(np.dtype(dtype), allow_nan=False)
     x = data.draw(st_numpy.arrays(dtype, shape, elements=elements))
     split, content = arrays_to_split("train", {"x": x, "y": np.arange(rows)})
-    back = split_to_arrays(content)
+    path = folder / "split"
+    path.write_bytes(content)
+    back = read_split(path)
     np.testing.assert_array_equal(back["x"], x)
     assert back["x"].dtype == x.dtype
     check_split(split, places(content))
@@ -50,6 +61,24 @@ def test_arrays_come_back_and_rows_lie_where_the_header_says(
     )
 
 
+def test_texts_come_back_and_rows_lie_where_the_header_says(folder: Path) -> None:
+    split, content = arrays_to_split("train", {"x": TEXTS, "y": np.arange(4)})
+    assert [(column.name, column.dtype) for column in split.columns] == [
+        ("x", "str"),
+        ("y", "int64"),
+    ]
+    (folder / "texts").write_bytes(content)
+    back = read_split(folder / "texts")
+    assert back["x"].tolist() == TEXTS.tolist()
+    check_split(split, places(content))
+    place = places(content)["x"]
+    second = place.offset + place.row_bytes
+    assert place.decode(content[second : second + 2 * place.row_bytes]).tolist() == [
+        "lépton",
+        "日本",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arrays", "text"),
     [
@@ -57,7 +86,8 @@ def test_arrays_come_back_and_rows_lie_where_the_header_says(
         ({"x": np.zeros((0, 2))}, "is empty"),
         ({"x": np.zeros(2), "y": np.zeros(3)}, "x: 2, y: 3"),
         ({"x": np.array([0.0, np.nan])}, "contains NaN"),
-        ({"x": np.array(["a"])}, "dtype"),
+        ({"x": np.array([["a"]])}, "dtype"),
+        ({"x": np.array(["a" * 70_000])}, "shorten"),
         ({"x": np.array([{}])}, "dtype"),
         ({"x": np.array(1.0)}, "row axis"),
     ],
@@ -114,6 +144,7 @@ def test_what_is_no_safetensors_file_is_refused(first: bytes) -> None:
         header_length(first)
 
 
-def test_other_bytes_are_no_split() -> None:
+def test_other_bytes_are_no_split(folder: Path) -> None:
+    (folder / "other").write_bytes(b"other bytes")
     with pytest.raises(DataError):
-        split_to_arrays(b"other bytes")
+        read_split(folder / "other")

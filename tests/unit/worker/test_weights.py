@@ -15,7 +15,7 @@ PATIENCE = timedelta(seconds=5)
 
 
 def _state(value: float) -> dict[str, Any]:
-    tensors = {"a.weight": torch.full((2, 3), value), "optimizer.step": torch.tensor(7)}
+    tensors = {"a.weight": torch.full((2, 3), value), "~optimizer.step": torch.tensor(7)}
     mine = {"tensors": tensors, "steps_done": 7, "history": {"epochs": [{"loss": 0.5}]}}
     return {"user": {"default": mine}, "torchft": {"step": 7, "batches_committed": 14}}
 
