@@ -148,7 +148,7 @@ def running_server(model: Path, threads: int) -> Iterator[tuple[Server, float]]:
     started_s = time.monotonic()
     child = subprocess.Popen(
         [
-            *(sys.executable, "-m", "lepton_worker.inference", f"--model={MODEL}={model}"),
+            *(sys.executable, "-m", "lepton_worker.inference", f"{MODEL}={model}"),
             *(f"--http={http_port}", f"--grpc={grpc_port}", f"--threads={threads}"),
         ],
         stderr=subprocess.DEVNULL,

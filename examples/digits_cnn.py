@@ -1,12 +1,6 @@
-"""Small digits by a convolutional network, served from raw pixels."""
+"""Small digits by a convolutional network, served from raw pixels (`lepton up` first)."""
 
-import tempfile
-from pathlib import Path
-
-import numpy as np
-from serving import served
-
-from lepton_ai import CNN, EarlyStopping
+from lepton_ai import CNN, Cluster, EarlyStopping
 from lepton_ai.datasets import load_digits
 from lepton_ai.metrics import accuracy
 from lepton_ai.preprocessing import Augmentation, MinMaxScaler
@@ -45,12 +39,9 @@ def train() -> CNN:
 def main() -> float:
     model = train()
     images, labels = load_digits("test")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "digits.onnx"
-        model.export_onnx(path)
-        with served("digits", path) as endpoint:
-            probabilities = np.reshape(endpoint.predict(images[..., np.newaxis]), (-1, 10))
-    share = accuracy(labels, probabilities)
+    with Cluster() as cluster:
+        endpoint = cluster.deploy(model, name="digits")
+        share = accuracy(labels, endpoint.predict(images))
     print(f"the endpoint got {share:.1%} of {len(labels)} unseen digits right")
     return share
 

@@ -1,12 +1,8 @@
-"""The next value of a noisy seasonal series by an LSTM, served from raw values."""
-
-import tempfile
-from pathlib import Path
+"""The next value of a noisy seasonal series by an LSTM, served (`lepton up` first)."""
 
 import numpy as np
-from serving import served
 
-from lepton_ai import RNN
+from lepton_ai import RNN, Cluster
 from lepton_ai.metrics import mae
 from lepton_ai.preprocessing import StandardScaler
 
@@ -37,11 +33,9 @@ def main() -> tuple[float, float]:
     model.compile(("adam", {"learning_rate": 0.02}), "huber", ["mae"])
     model.fit(x[train], y[train] - 15, epochs=25, seed=0)
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "forecast.onnx"
-        model.export_onnx(path)
-        with served("forecast", path) as endpoint:
-            forecast = np.array(endpoint.predict(x[test])) + 15
+    with Cluster() as cluster:
+        endpoint = cluster.deploy(model, name="forecast")
+        forecast = endpoint.predict(x[test])[:, 0] + 15
     error, naive = mae(y[test], forecast), mae(y[test], x[test][:, -1, 0])
     print(f"the endpoint is off by {error:.2f} degrees; the last value, by {naive:.2f}")
     return error, naive

@@ -1,12 +1,11 @@
-"""House prices by linear regression: a table of ten houses, and one of 20,640 blocks."""
+"""House prices by linear regression: a table of ten houses, and one of 20,640 blocks.
 
-import tempfile
-from pathlib import Path
+The model of the first is served (`lepton up` first).
+"""
 
 import numpy as np
-from serving import served
 
-from lepton_ai import Sequential
+from lepton_ai import Cluster, Sequential
 from lepton_ai.datasets import load_housing
 from lepton_ai.errors import UnavailableError
 from lepton_ai.metrics import mae, r2
@@ -45,11 +44,9 @@ def ten_houses() -> float:
     x, y = HOUSES[:, :3], HOUSES[:, 3]
     model = linear_regression(x, y, rate=10, epochs=300)
     print(f"ten houses: off by {mae(y, model.predict(x)):.1f} on average")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "prices.onnx"
-        model.export_onnx(path)
-        with served("prices", path) as endpoint:
-            (price,) = endpoint.predict(np.array([[95, 3, 6]], np.float32))
+    with Cluster() as cluster:
+        endpoint = cluster.deploy(model, name="prices")
+        price = float(endpoint.predict([[95, 3, 6]])[0, 0])
     print(f"the endpoint puts a house of 95 square metres at {price:.0f}")
     return price
 

@@ -1,12 +1,6 @@
-"""Spam by logistic regression and by a GRU, served from raw text."""
+"""Spam by logistic regression and by a GRU, served from raw text (`lepton up` first)."""
 
-import tempfile
-from pathlib import Path
-
-import numpy as np
-from serving import served
-
-from lepton_ai import RNN
+from lepton_ai import RNN, Cluster
 from lepton_ai.datasets import load_sms_spam
 from lepton_ai.metrics import f1
 from lepton_ai.preprocessing import Tokenizer
@@ -57,13 +51,11 @@ def main() -> tuple[float, float]:
         train(model := gru(), learning_rate=0.01, epochs=6),
     )
     print(f"F1 on a held-out fifth: logistic regression {scores[0]:.3f}, GRU {scores[1]:.3f}")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "spam.onnx"
-        model.export_onnx(path)
-        with served("spam", path) as endpoint:
-            texts = np.array(["WINNER!! Claim your prize now", "Are you home for dinner?"])
-            for text, probability in zip(texts, endpoint.predict(texts), strict=True):
-                print(f"{probability:.2f}  {text}")
+    texts = ["WINNER!! Claim your prize now", "Are you home for dinner?"]
+    with Cluster() as cluster:
+        answers = cluster.deploy(model, name="spam").predict(texts)
+    for text, probability in zip(texts, answers[:, 0], strict=True):
+        print(f"{probability:.2f}  {text}")
     return scores
 
 

@@ -414,7 +414,7 @@ def call(tmp_path: Path) -> Iterator[Call]:
     """Calls a method of a server through its Envoy: `call(method, request, response type)`."""
     port = free_port()
     models = [scaled_model(tmp_path / "1.onnx", 2.0), scaled_model(tmp_path / "2.onnx", 10.0)]
-    arguments = [f"--model=scale:{number}={path}" for number, path in enumerate(models, 1)]
+    arguments = [f"scale:{number}={path}" for number, path in enumerate(models, 1)]
     with (
         controlled_server(f"--grpc={port}", *arguments),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,

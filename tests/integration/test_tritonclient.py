@@ -64,7 +64,7 @@ def models(folder: Path) -> list[str]:
         "scale:2": save_model(folder / "2.onnx", ten_times, TensorProto.FLOAT, 4),
         "echo": save_model(folder / "echo.onnx", same, TensorProto.STRING, 2),
     }
-    return [f"--model={name}={path}" for name, path in files.items()]
+    return [f"{name}={path}" for name, path in files.items()]
 
 
 def free_port() -> int:

@@ -11,10 +11,11 @@ TLS = ("--tls-certificate", "c", "--tls-key", "k", "--tls-client-authority", "a"
 
 
 def test_models_and_address() -> None:
-    settings = parse(["--model", "m=/a/b=c.onnx", "--model", "n:3=x", "--http", "[::1]:80"])
+    settings = parse(["m=/a/b=c.onnx", "n:3=x", "/a/plain.onnx", "--http", "[::1]:80"])
     assert [(str(m.path), m.name, m.version) for m in settings.models] == [
         ("/a/b=c.onnx", "m", "1"),
         ("x", "n", "3"),
+        ("/a/plain.onnx", "plain", "1"),
     ]
     assert (settings.host, settings.port) == ("::1", 80)
 
@@ -32,9 +33,8 @@ def test_an_open_address_needs_tls_or_a_word(extra: tuple[str, ...]) -> None:
     [
         (["--http", "host"], "no port"),
         (["--http", "1:99999"], "no port"),
-        (["--model", "m"], "no path"),
-        (["--model", "../m=x"], "'../m' is not allowed"),
-        (["--model", "m:0=x"], "'0' is not allowed"),
+        (["../m=x"], "'../m' is not allowed"),
+        (["m:0=x"], "'0' is not allowed"),
         (list(TLS[:2]), "three files"),
     ],
 )

@@ -84,7 +84,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     options = _parser().parse_args(arguments)
     host, port = _address("--http", options.http)
     settings = Settings(
-        models=tuple(_model(text, options.max_batch_size) for text in options.model),
+        models=tuple(_model(text, options.max_batch_size) for text in options.models),
         host=host,
         port=port,
         grpc_address=_address("--grpc", options.grpc) if options.grpc else None,
@@ -106,10 +106,10 @@ def parse(arguments: Sequence[str]) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     defaults = Settings()
     parser = argparse.ArgumentParser(
-        prog="lepton-inference", description="Serve ONNX models by the Open Inference Protocol."
+        prog="lepton serve", description="Serve ONNX models by the Open Inference Protocol."
     )
     add = parser.add_argument
-    add("--model", action="append", default=[], metavar="NAME[:VERSION]=PATH")
+    add("models", nargs="*", metavar="[NAME[:VERSION]=]PATH", help="an ONNX file, and its name")
     add("--http", default=str(defaults.port), metavar="[HOST:]PORT")
     add("--grpc", metavar="[HOST:]PORT", help="answer gRPC there too, by an Envoy of its own")
     add("--control", action="store_true", help="take commands as JSON lines on standard input")
@@ -146,9 +146,9 @@ def _address(option: str, text: str) -> tuple[str, int]:
 
 def _model(text: str, max_batch_size: int) -> ModelSource:
     label, separator, path = text.partition("=")
-    name, _, version = label.partition(":")
     if not separator:
-        raise InvalidArgumentError(f"--model {text!r} has no path", hint="such as mnist=mnist.onnx")
+        label, path = Path(text).stem, text
+    name, _, version = label.partition(":")
     return ModelSource(name, version or "1", Path(path), max_batch_size).checked()
 
 

@@ -1,7 +1,6 @@
 """Every example from loading its data to a served endpoint, as a reader runs it."""
 
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,14 @@ import pytest
 from lepton_ai.datasets import loaders
 from lepton_ai.errors import UnavailableError
 
+pytestmark = pytest.mark.e2e
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(autouse=True)
-def examples_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield
-    sys.modules.pop("serving", None)
+def _known_cluster(cluster, monkeypatch):
+    monkeypatch.setenv("LEPTON_HOME", str(cluster.home))
 
 
 def example(name):
