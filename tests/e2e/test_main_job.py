@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ from lepton_ai.errors import (
 )
 from lepton_ai.oip.tensor import Tensor
 from lepton_ai.preprocessing import Tokenizer
-from lepton_ai.proto.v1 import job_pb2
+from lepton_ai.proto.v1 import job_pb2, node_pb2, task_pb2, worker_pb2
+from lepton_ai.proto.v1.worker_pb2_grpc import WorkerServiceStub
+from lepton_ai.rpc import open_channel
 
 from .conftest import until
 
@@ -179,6 +183,31 @@ def steps_taken(client, job_id, steps):
         if isinstance(event, job_pb2.JobProgress) and event.step >= steps:
             return
     raise AssertionError("the job ended before")
+
+
+def test_a_worker_tells_what_it_runs(cluster, model):
+    async def described(address):
+        token = (cluster.home / "keys/service.token").read_text()
+        async with open_channel(address, token) as channel:
+            stub = WorkerServiceStub(channel)
+            return await stub.DescribeWorker(worker_pb2.DescribeWorkerRequest(), timeout=10)
+
+    job = cluster.client.submit(model, "digits", epochs=60, workers=1)
+    steps_taken(cluster.client, job.id, 1)
+    workers = [n for n in cluster.client.nodes() if n.role == node_pb2.NODE_ROLE_WORKER]
+
+    def trainers():
+        told = [asyncio.run(described(node.address)) for node in workers]
+        assert [answer.node.id for answer in told] == [node.id for node in workers]
+        return [task for answer in told for task in answer.tasks if task.task.HasField("trainer")]
+
+    (running,) = trainers()
+    assert running.task.trainer.job_id == job.id
+    assert running.status.state == task_pb2.TASK_STATE_RUNNING
+    assert b"lepton_worker.trainer" in Path(f"/proc/{running.pid}/cmdline").read_bytes()
+    cluster.client.cancel(job.id)
+    assert until(lambda: not trainers()) < 5
+    assert until(lambda: not Path(f"/proc/{running.pid}").exists()) < 5
 
 
 def test_losing_an_agent_loses_no_job(cluster, digits, model):

@@ -8,13 +8,14 @@ from collections.abc import AsyncGenerator
 
 import structlog
 
-from lepton_ai.proto.v1 import node_pb2
+from lepton_ai.proto.v1 import node_pb2, worker_pb2, worker_pb2_grpc
 from lepton_runtime.membership import join
-from lepton_runtime.server import GrpcServer
+from lepton_runtime.server import GrpcServer, Servicer
 from lepton_runtime.service import Runtime, run
 from lepton_worker.agent import Agent, StatusWriter
 from lepton_worker.inference_server import InferenceServer
 from lepton_worker.runners import Runners
+from lepton_worker.servicer import WorkerServicer
 from lepton_worker.settings import WorkerSettings
 from lepton_worker.storage import WorkerStorage
 
@@ -31,10 +32,12 @@ async def main(settings: WorkerSettings, runtime: Runtime) -> None:
     runners = Runners(
         runtime.state, runtime.bus, statuses, storage, inference, folder, settings.listen
     )
-    agent = Agent(runtime.state, settings.node_id, runtime.incarnation, runners)
+    agent = Agent(runtime.state, settings.node_id, runtime.incarnation, runners, statuses)
+    servicer = WorkerServicer(agent, runners)
     async with asyncio.TaskGroup() as tasks:
         background = [tasks.create_task(work()) for work in (inference.run, runners.keep_warm)]
-        async with _member(settings, runtime, await inference.until_listening()):
+        inference_address = await inference.until_listening()
+        async with _member(settings, runtime, servicer, inference_address):
             background.append(tasks.create_task(agent.run()))
             await runtime.stopping.wait()
         for task in reversed(background):
@@ -44,13 +47,19 @@ async def main(settings: WorkerSettings, runtime: Runtime) -> None:
 
 @contextlib.asynccontextmanager
 async def _member(
-    settings: WorkerSettings, runtime: Runtime, inference_address: str
+    settings: WorkerSettings, runtime: Runtime, servicer: WorkerServicer, inference_address: str
 ) -> AsyncGenerator[None]:
-    server = GrpcServer([], runtime.verifier, settings.tls)
+    service = Servicer(
+        servicer,
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server,
+        worker_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+    )
+    server = GrpcServer([service], runtime.verifier, settings.tls)
     address = f"{settings.reachable_host}:{await server.start(settings.host, settings.port)}"
     node = runtime.node(node_pb2.NODE_ROLE_WORKER, address)
     node.inference_address = inference_address
     node.capacity.cpus = settings.cpus
+    servicer.node = node
     membership = await join(runtime.state, node, settings.lease_ttl_s)
     _log.info("ready", address=address, role="NODE_ROLE_WORKER")
     try:

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from lepton_ai.proto.v1 import task_pb2
+from lepton_ai.proto.v1 import task_pb2, worker_pb2
 from lepton_runtime import keys
 from lepton_runtime.state import Delete, Exists, Put, Record, Snapshot, State, Write
 from lepton_worker.runners import Runners
@@ -27,11 +27,21 @@ class StatusWriter:
     def __init__(self, state: State, node_id: str) -> None:
         self._state = state
         self._node_id = node_id
+        self._latest: dict[str, task_pb2.TaskStatus] = {}
+
+    def latest(self, task_id: str) -> task_pb2.TaskStatus:
+        """What was said last of a task; empty before the first word."""
+        return self._latest.get(task_id, task_pb2.TaskStatus())
+
+    def forget(self, task_id: str) -> None:
+        """Drop what is known of a task that is gone."""
+        self._latest.pop(task_id, None)
 
     async def write(self, task: task_pb2.Task, status: task_pb2.TaskStatus) -> None:
         """Record `status` as that of `task`'s attempt."""
         status.task_id, status.node_id, status.attempt = task.id, self._node_id, task.attempt
         status.updated_at.GetCurrentTime()
+        self._latest[task.id] = status
         key = keys.task(self._node_id, task.id)
         write = Write(keys.task_status(self._node_id, task.id), status.SerializeToString())
         await self._state.commit([Exists(key)], [write])
@@ -43,14 +53,33 @@ class Agent:
     Invariant: one runner a task and attempt; a task whose record is gone has no runner.
     """
 
-    def __init__(self, state: State, node_id: str, incarnation: str, runners: Runners) -> None:
+    def __init__(
+        self,
+        state: State,
+        node_id: str,
+        incarnation: str,
+        runners: Runners,
+        statuses: StatusWriter,
+    ) -> None:
         self._state = state
+        self._statuses = statuses
         self._prefix = f"{keys.TASKS}{node_id}/"
         self._incarnation = incarnation
         self._runners = runners
         self._tasks: dict[str, task_pb2.Task] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._newest_token = 0
+
+    def running(self) -> list[worker_pb2.RunningTask]:
+        """What runs here, process by process."""
+        return [
+            worker_pb2.RunningTask(
+                task=task,
+                status=self._statuses.latest(task.id),
+                pid=self._runners.pid(task.id),
+            )
+            for task in self._tasks.values()
+        ]
 
     async def run(self) -> None:
         """Follow until cancelled; then end everything."""
@@ -107,3 +136,4 @@ class Agent:
         _log.info("task is dropped", task=task.id, attempt=task.attempt)
         running.cancel()
         await asyncio.wait([running])
+        self._statuses.forget(task.id)

@@ -57,6 +57,16 @@ class Runners:
         self._listen = listen
         self._trainers = Trainers()
         self._published: dict[str, asyncio.Event] = {}
+        self._pids: dict[str, int] = {}
+
+    @property
+    def spare_trainers(self) -> int:
+        """Trainers that wait for a rank."""
+        return self._trainers.spare
+
+    def pid(self, task_id: str) -> int:
+        """The process that runs a task; 0 when it shares the inference server, or has none yet."""
+        return self._pids.get(task_id, 0)
 
     async def keep_warm(self) -> None:
         """Keep a trainer ready for the next rank."""
@@ -87,6 +97,7 @@ class Runners:
     async def _keep_quorum(self, task: task_pb2.Task) -> None:
         arguments = [str(task.lighthouse.min_ranks), self._listen.bind]
         child = await start_child("lepton_worker.lighthouse", arguments)
+        self._pids[task.id] = child.pid
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_drain(child))
@@ -95,6 +106,7 @@ class Runners:
                     await self._say(task, task_pb2.TASK_STATE_RUNNING, address=address)
             await self._failed(task, "the lighthouse ended", user_error=False)
         finally:
+            self._pids.pop(task.id, None)
             await child.kill()
 
     async def _serve(self, task: task_pb2.Task) -> None:
@@ -115,6 +127,7 @@ class Runners:
             self.publish(task)
         try:
             async with self._trainers.one() as child, asyncio.TaskGroup() as tasks:
+                self._pids[task.id] = child.pid
                 tasks.create_task(self._forward_log(task, child))
                 await child.tell(work)
                 ended = await self._follow(task, child)
@@ -123,6 +136,7 @@ class Runners:
                 await self._failed(task, "the trainer died", user_error=False)
         finally:
             self._published.pop(task.id, None)
+            self._pids.pop(task.id, None)
 
     async def _follow(self, task: task_pb2.Task, child: Child) -> bool:
         """Act on what a trainer tells; False when it died before its end."""
