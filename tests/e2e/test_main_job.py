@@ -185,7 +185,7 @@ def steps_taken(client, job_id, steps):
     raise AssertionError("the job ended before")
 
 
-def test_a_worker_tells_what_it_runs(cluster, model):
+def test_a_worker_tells_what_it_runs(cluster, digits, model):
     async def described(address):
         token = (cluster.home / "keys/service.token").read_text()
         async with open_channel(address, token) as channel:

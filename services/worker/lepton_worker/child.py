@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 import structlog
 
+from lepton_runtime.processes import leashed
+
 __all__ = ["Child", "start_child"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.child")
@@ -87,10 +89,7 @@ async def start_child(
 ) -> Child:
     """Start a module of ours, which dies with this process."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
+        *leashed([sys.executable, "-m", module, *arguments]),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -7,7 +7,6 @@ import sys
 from importlib.machinery import PathFinder
 from typing import Any
 
-from lepton_runtime.processes import die_with_parent
 from lepton_worker.channel import AgentChannel
 
 # A rank that lives but is late is waited for; a dead one is not.
@@ -19,7 +18,6 @@ _SILENT_MS = 1_000
 
 def main() -> None:
     """Serve quorums."""
-    die_with_parent()
     channel = AgentChannel()
     server = _torchft().LighthouseServer(
         bind=f"{sys.argv[2]}:0",

@@ -15,7 +15,6 @@ import torch
 from lepton_ai import Sequential
 from lepton_ai.errors import InvalidArgumentError, LeptonError
 from lepton_ai.learn.memory import keep_freed_memory
-from lepton_runtime.processes import die_with_parent
 from lepton_worker.channel import AgentChannel
 from lepton_worker.rank import Rank
 from lepton_worker.work import RankWork
@@ -25,7 +24,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """Train what the agent says, then publish when told to."""
-    die_with_parent()
     keep_freed_memory()
     channel = AgentChannel()
     _rehearse()
