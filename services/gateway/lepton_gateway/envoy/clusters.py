@@ -137,6 +137,8 @@ def _cluster(name: str, limits: Limits) -> dict[str, Any]:
             # With all of them thought dead, trying one is better than refusing.
             "healthy_panic_threshold": {"value": 1.0},
             "ignore_new_hosts_until_first_hc": True,
+            # What is learnt of a host counts at once; by default it waits for up to a second.
+            "update_merge_window": "0s",
         },
     }
 
