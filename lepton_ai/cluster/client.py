@@ -291,7 +291,7 @@ class AsyncCluster:
 
         Args:
             model: A published model's name, or a trained model, which is published first.
-            name: Of the endpoint; the model's name by default.
+            name: Of the endpoint; by default the model's name, or its kind, such as "cnn".
             version: A published version; 0 for the newest.
             replicas: Copies, each on a worker of its own.
             timeout_s: How long to wait, in seconds.
@@ -302,9 +302,7 @@ class AsyncCluster:
             DeadlineExceededError: It is not ready in time; it goes on becoming so.
         """
         if not isinstance(model, str):
-            if not name:
-                raise InvalidArgumentError("the model has no name", hint="give name='...'")
-            published = await self.publish(model, name)
+            published = await self.publish(model, name or model.config.kind.lower())
             model, version = published.name, published.version
         spec = deployment_pb2.DeploymentSpec(
             name=name or model, model=model, version=version, replicas=replicas

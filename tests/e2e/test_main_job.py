@@ -76,11 +76,12 @@ def test_fit_on_the_cluster_is_fit(cluster, digits, model):
     assert len(history) == 8
     assert history["val_accuracy"][-1] > 0.8
     assert accuracy(model.predict(digits[0]), digits[1]) >= GOOD
-    endpoint = cluster.client.deploy(model, name="fitted")
+    endpoint = cluster.client.deploy(model)
+    assert endpoint.name == "cnn"
     np.testing.assert_allclose(
         endpoint.predict(digits[0]), model.predict(digits[0]), rtol=1e-3, atol=1e-5
     )
-    cluster.client.undeploy("fitted")
+    cluster.client.undeploy("cnn")
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -210,12 +211,13 @@ def test_a_worker_tells_what_it_runs(cluster, digits, model):
     assert until(lambda: not Path(f"/proc/{running.pid}").exists()) < 5
 
 
-def test_losing_an_agent_loses_no_job(cluster, digits, model):
+@pytest.mark.parametrize("node", ["worker-1", "worker-2"])  # one of them holds the lighthouse
+def test_losing_an_agent_loses_no_job(cluster, digits, model, node):
     job = cluster.client.submit(
         model, "digits", epochs=60, batch_size=32, workers=2, publish_as="survivor"
     )
     steps_taken(cluster.client, job.id, 50)
-    cluster.kill_node("worker-1", "lepton_worker")
+    cluster.kill_node(node, "lepton_worker")
     assert cluster.client.wait(job).state == job_pb2.JOB_STATE_SUCCEEDED
     endpoint = cluster.client.deploy("survivor")
     assert accuracy(endpoint.predict(digits[0]), digits[1]) >= GOOD

@@ -29,8 +29,15 @@ _LIGHTHOUSE = node_pb2.Resources()
 def decide_jobs(now: float, cluster: Cluster, rooms: Rooms) -> Iterator[Action]:
     """Actions for all jobs, the most urgent first."""
     tasks = cluster.by_job()
-    for job in sorted(cluster.jobs.values(), key=_urgency):
-        yield from _Job(now, cluster, rooms, job, tasks.get(job.id, [])).decide()
+    jobs = [
+        _Job(now, cluster, rooms, job, tasks.get(job.id, []))
+        for job in sorted(cluster.jobs.values(), key=_urgency)
+    ]
+    for job in jobs:
+        yield from job.decide()
+    # Only now: who waits for its first ranks goes before who would like more.
+    for job in jobs:
+        yield from job.grow()
     for task in list(cluster.tasks.values()):
         job_id = job_of(task)
         if job_id and job_id not in cluster.jobs:
@@ -60,6 +67,19 @@ class _Job:
             yield from self._place_gang()
         else:
             yield from self._keep_going(tasks)
+
+    def grow(self) -> Iterator[Action]:
+        """Add a rank to a job that trains, while there is room and it has fewer than helps."""
+        numbers = {task.trainer.rank for task in self.tasks if task.HasField("trainer")}
+        full = len(numbers) >= self.job.spec.workers.max
+        if full or self.job.state != job_pb2.JOB_STATE_RUNNING or self._trained(self.tasks):
+            return
+        load = Counter(task.node_id for task in self.tasks)
+        node_id = self.rooms.choose(self.job.spec.resources, load)
+        if node_id is not None:
+            self.rooms.take(node_id, self.job.spec.resources)
+            rank = min(set(range(self.job.spec.workers.max)) - numbers)
+            yield PlaceTask(self._trainer(rank, node_id), "there is room for one more")
 
     def _over_time(self) -> bool:
         limit, started = self.job.spec.time_limit_s, self.job.started_at.ToNanoseconds() / 1e9

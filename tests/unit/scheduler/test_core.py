@@ -66,6 +66,26 @@ def test_a_job_that_does_not_fit_waits_and_says_for_what() -> None:
     assert decide(NOW, cluster, {}) == []
 
 
+def test_a_job_grows_when_there_is_room_but_never_before_one_that_waits() -> None:
+    cluster = placed(worker("w1", cpus=1), worker("w2", cpus=1))
+    job = cluster.jobs["j-1"]
+    job.spec.workers.min, job.spec.workers.max = 1, 3
+    job.state, job.reason = job_pb2.JOB_STATE_RUNNING, "2 ranks train"
+    for rank in range(2):
+        say(cluster, f"j-1-r{rank}", task_pb2.TASK_STATE_RUNNING)
+    assert decide(NOW, cluster, {}) == []
+    cluster.workers["w3"] = worker("w3", cpus=1)
+    (action,) = decide(NOW, cluster, {})
+    assert isinstance(action, PlaceTask)
+    assert (action.task.id, action.task.node_id, action.replaces) == ("j-1-r2", "w3", None)
+    waiting = cluster_of(ranks=1).jobs["j-1"]
+    waiting.id = "j-2"
+    cluster.jobs["j-2"] = waiting
+    (gang,) = decide(NOW, cluster, {})
+    assert isinstance(gang, PlaceGang)
+    assert gang.job.id == "j-2"
+
+
 def test_the_lowest_trained_rank_publishes() -> None:
     cluster = placed(worker("w1"), worker("w2"))
     for task_id in ("j-1-r1", "j-1-r0"):
