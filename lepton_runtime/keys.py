@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CHECKPOINTS",
     "DATASETS",
     "DEPLOYMENTS",
     "ELECTION",
@@ -13,6 +14,7 @@ __all__ = [
     "REVOKED_KEYS",
     "TASKS",
     "TASK_STATUS",
+    "checkpoints",
     "dataset",
     "deployment",
     "job",
@@ -35,6 +37,7 @@ TASK_STATUS = f"{ROOT}/task_status/"
 OBJECTS = f"{ROOT}/objects/"
 DATASETS = f"{ROOT}/datasets/"
 MODELS = f"{ROOT}/models/"
+CHECKPOINTS = f"{ROOT}/checkpoints/"
 REVOKED_KEYS = f"{ROOT}/revoked_keys/"
 ELECTION = f"{ROOT}/election/scheduler"
 
@@ -47,6 +50,11 @@ def node(node_id: str) -> str:
 def job(job_id: str) -> str:
     """A job."""
     return f"{JOBS}{job_id}"
+
+
+def checkpoints(job_id: str) -> str:
+    """The checkpoints of a job."""
+    return f"{CHECKPOINTS}{job_id}"
 
 
 def job_key(tenant: str, idempotency_key: str) -> str:

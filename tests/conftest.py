@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lepton_runtime.servers import ServerProcess, start_etcd, start_nats
 
@@ -24,10 +25,16 @@ if _NEXT_TO_THE_CHECKOUT.is_dir():
     os.environ.setdefault("LEPTON_DATASETS", str(_NEXT_TO_THE_CHECKOUT))
 
 
+# A machine that is busy with other things is no fault of what is tested.
+settings.register_profile("lepton", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lepton")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Nothing of the caller's cluster leaks into a test."""
     patch = pytest.MonkeyPatch()
-    for name in ("LEPTON_ADDRESS", "LEPTON_API_KEY", "LEPTON_HOME", "LEPTON_CONFIG"):
+    names = ("ADDRESS", "API_KEY", "AUTHORITY", "HOME", "CONFIG")
+    for name in (f"LEPTON_{name}" for name in names):
         patch.delenv(name, raising=False)
     config.add_cleanup(patch.undo)
 

@@ -126,6 +126,7 @@ class AsyncCluster:
         workers: int = 1,
         validation_fraction: float = 0.0,
         seed: int = 0,
+        checkpoint_interval_s: int = 60,
         publish_as: str = "",
         name: str = "",
     ) -> job_pb2.Job:
@@ -139,6 +140,8 @@ class AsyncCluster:
             workers: The most workers to use; it goes on with fewer while some are lost.
             validation_fraction: Last share of the data held out, 0 to 0.5.
             seed: Makes the run repeatable.
+            checkpoint_interval_s: Seconds between checkpoints, from which a job goes on that has
+                lost every worker.
             publish_as: Name to publish the trained model under; empty for none.
             name: A label for people.
 
@@ -152,6 +155,7 @@ class AsyncCluster:
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
+            checkpoint_interval_s=checkpoint_interval_s,
             publish_as=publish_as,
             validation_fraction=validation_fraction,
         )

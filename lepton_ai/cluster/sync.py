@@ -134,6 +134,7 @@ class Cluster:
         workers: int = 1,
         validation_fraction: float = 0.0,
         seed: int = 0,
+        checkpoint_interval_s: int = 60,
         publish_as: str = "",
         name: str = "",
     ) -> job_pb2.Job:
@@ -147,6 +148,7 @@ class Cluster:
                 workers=workers,
                 validation_fraction=validation_fraction,
                 seed=seed,
+                checkpoint_interval_s=checkpoint_interval_s,
                 publish_as=publish_as,
                 name=name,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import time
@@ -16,6 +18,7 @@ from lepton_ai.cli import local
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.learn.model import Model
 from lepton_ai.preprocessing import MinMaxScaler
+from lepton_runtime.etcd import EtcdState
 
 
 def until(holds: Callable[[], bool], timeout_s: float = 30.0) -> float:
@@ -56,6 +59,27 @@ class RunningCluster:
                 os.kill(pid, signal.SIGKILL)
                 return
         raise AssertionError(f"{node_id} does not run")
+
+    def records(self, prefix: str) -> list[bytes]:
+        """Values in the cluster's etcd."""
+
+        async def read() -> list[bytes]:
+            state = EtcdState([self.etcd_address()])
+            try:
+                return [record.value for record in (await state.list(prefix)).records]
+            finally:
+                await state.close()
+
+        return asyncio.run(read())
+
+    def etcd_address(self) -> str:
+        """``host:port`` of etcd, as services are told."""
+        for pid, command in processes_of(self.home).items():
+            if command.strip().endswith("-m lepton_scheduler"):
+                environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+                told = dict(line.split("=", 1) for line in environment if "=" in line)
+                return json.loads(told["LEPTON_ETCD_ENDPOINTS"])[0]
+        raise AssertionError("no scheduler runs")
 
     def kill_server(self, name: str) -> None:
         """kill -9 etcd or nats-server."""

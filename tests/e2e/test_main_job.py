@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from lepton_ai.preprocessing import Tokenizer
 from lepton_ai.proto.v1 import job_pb2, node_pb2, task_pb2, worker_pb2
 from lepton_ai.proto.v1.worker_pb2_grpc import WorkerServiceStub
 from lepton_ai.rpc import open_channel
+from lepton_runtime import keys
 
 from .conftest import until
 
@@ -222,6 +224,30 @@ def test_losing_an_agent_loses_no_job(cluster, digits, model, node):
     endpoint = cluster.client.deploy("survivor")
     assert accuracy(endpoint.predict(digits[0]), digits[1]) >= GOOD
     cluster.client.undeploy("survivor")
+
+
+def test_losing_every_worker_goes_on_from_a_checkpoint(cluster, digits, model):
+    job = cluster.client.submit(
+        model, "digits", epochs=60, batch_size=32, workers=2, checkpoint_interval_s=1
+    )
+
+    def stored():
+        records = cluster.records(keys.checkpoints(job.id))
+        return job_pb2.Checkpoints.FromString(records[0]).newest_first if records else []
+
+    until(lambda: len(stored()) == 2)
+    before = stored()[0]
+    killed_at = time.time()
+    for node in ("worker-1", "worker-2"):
+        cluster.kill_node(node, "lepton_worker")
+    progress = [
+        event
+        for event in cluster.client.watch(job.id)
+        if isinstance(event, job_pb2.JobProgress) and event.at.ToNanoseconds() / 1e9 > killed_at
+    ]
+    assert min(event.step for event in progress) > before.step
+    assert cluster.client.job(job.id).state == job_pb2.JOB_STATE_SUCCEEDED
+    assert not cluster.records(keys.checkpoints(job.id))
 
 
 def test_a_restart_of_nats_loses_no_job(cluster, digits, model):

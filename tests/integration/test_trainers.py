@@ -96,8 +96,15 @@ class Job:
         await trainer.until_told("warm")
         return trainer
 
-    async def give(self, trainer: Trainer, rank: int, lighthouse: str, attempt: int = 1) -> None:
-        await trainer.child.tell(self._work(rank, lighthouse, attempt))
+    async def give(
+        self,
+        trainer: Trainer,
+        rank: int,
+        lighthouse: str,
+        attempt: int = 1,
+        checkpoint: str = "",
+    ) -> None:
+        await trainer.child.tell(self._work(rank, lighthouse, attempt, checkpoint))
 
     async def ranks(self, lighthouse: str) -> list[Trainer]:
         trainers = [await self.warm() for _ in range(2)]
@@ -113,12 +120,14 @@ class Job:
         history = History.from_dict(json.loads(event["history"]))
         return Result({k: v.numpy() for k, v in tensors.items()}, history.epochs)
 
-    def _work(self, rank: int, lighthouse: str, attempt: int) -> dict[str, Any]:
+    def _work(self, rank: int, lighthouse: str, attempt: int, checkpoint: str) -> dict[str, Any]:
         return {
             "config": json.dumps(self.config),
             "training": str(self.data),
             "validation": "",
             "weights": "",
+            "checkpoint": checkpoint,
+            "checkpoint_interval_s": 0.2,
             "folder": str(self.folder / f"r{rank}-{attempt}"),
             "bind": HOST,
             "host": HOST,
@@ -215,5 +224,26 @@ def test_a_lost_lighthouse_costs_no_step(tmp_path: Path, undisturbed: Result) ->
             result = await job.result(ranks[0])
             _assert_same(result, await job.result(ranks[1]))
             _assert_close(result, undisturbed)
+
+    asyncio.run(train())
+
+
+def test_a_job_goes_on_from_a_checkpoint_after_the_loss_of_every_rank(
+    tmp_path: Path, undisturbed: Result
+) -> None:
+    async def train() -> None:
+        async with running(tmp_path) as job:
+            _, lighthouse = await job.lighthouse()
+            ranks = await job.ranks(lighthouse)
+            written = await ranks[0].until_told("checkpoint")
+            for rank in ranks:
+                await rank.child.kill()
+            _, lighthouse = await job.lighthouse()
+            last = await job.warm()
+            await job.give(last, 0, lighthouse, attempt=2, checkpoint=written["path"])
+            first = await last.until_told("progress")
+            assert first["step"] > written["step"] > 0
+            await last.until_told("trained")
+            _assert_close(await job.result(last), undisturbed)
 
     asyncio.run(train())

@@ -6,7 +6,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -43,7 +43,7 @@ class WorkerRange(_message.Message):
     def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
 
 class TrainSpec(_message.Message):
-    __slots__ = ("dataset", "split", "validation_split", "model_config", "initial_weights_object", "epochs", "batch_size", "seed", "publish_as", "validation_fraction", "keep_order")
+    __slots__ = ("dataset", "split", "validation_split", "model_config", "initial_weights_object", "epochs", "batch_size", "seed", "publish_as", "validation_fraction", "keep_order", "checkpoint_interval_s")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_SPLIT_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class TrainSpec(_message.Message):
     PUBLISH_AS_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
     KEEP_ORDER_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     split: str
     validation_split: str
@@ -66,7 +67,26 @@ class TrainSpec(_message.Message):
     publish_as: str
     validation_fraction: float
     keep_order: bool
-    def __init__(self, dataset: _Optional[str] = ..., split: _Optional[str] = ..., validation_split: _Optional[str] = ..., model_config: _Optional[str] = ..., initial_weights_object: _Optional[str] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., publish_as: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., keep_order: _Optional[bool] = ...) -> None: ...
+    checkpoint_interval_s: int
+    def __init__(self, dataset: _Optional[str] = ..., split: _Optional[str] = ..., validation_split: _Optional[str] = ..., model_config: _Optional[str] = ..., initial_weights_object: _Optional[str] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., publish_as: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., keep_order: _Optional[bool] = ..., checkpoint_interval_s: _Optional[int] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("job_id", "step", "object_id", "created_at")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    step: int
+    object_id: str
+    created_at: _timestamp_pb2.Timestamp
+    def __init__(self, job_id: _Optional[str] = ..., step: _Optional[int] = ..., object_id: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Checkpoints(_message.Message):
+    __slots__ = ("newest_first",)
+    NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
+    newest_first: _containers.RepeatedCompositeFieldContainer[Checkpoint]
+    def __init__(self, newest_first: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
     __slots__ = ("name", "workers", "resources", "priority", "time_limit_s", "train")

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lepton_ai.proto.v1 import options_pb2 as lepton__ai_dot_proto_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lepton_ai/proto/v1/storage.proto\x12\x12lepton_ai.proto.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a lepton_ai/proto/v1/options.proto\"8\n\x05\x43hunk\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\r\n\x05nodes\x18\x03 \x03(\t\"\xa8\x01\n\x06Object\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12)\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x19.lepton_ai.proto.v1.Chunk\x12\x13\n\x0breplication\x18\x04 \x01(\x05\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x06 \x01(\t\"8\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\"c\n\x05Split\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tobject_id\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12+\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x1a.lepton_ai.proto.v1.Column\"\x93\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12)\n\x06splits\x18\x03 \x03(\x0b\x32\x19.lepton_ai.proto.v1.Split\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa2\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0bonnx_object\x18\x03 \x01(\t\x12\x16\n\x0eweights_object\x18\x04 \x01(\t\x12\x14\n\x0cmodel_config\x18\x05 \x01(\t\x12\x0e\n\x06job_id\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\x37\n\x07metrics\x18\x08 \x03(\x0b\x32&.lepton_ai.proto.v1.Model.MetricsEntry\x12;\n\tlibraries\x18\t \x03(\x0b\x32(.lepton_ai.proto.v1.Model.LibrariesEntry\x12\x0e\n\x06tenant\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x30\n\x0eLibrariesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"a\n\x10PutObjectRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32#.lepton_ai.proto.v1.PutObjectHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"O\n\x0fPutObjectHeader\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x13\n\x0b\x65xpected_id\x18\x02 \x01(\t\x12\x13\n\x0breplication\x18\x03 \x01(\x05\"?\n\x11PutObjectResponse\x12*\n\x06object\x18\x01 \x01(\x0b\x32\x1a.lepton_ai.proto.v1.Object\">\n\x10GetObjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\"!\n\x11GetObjectResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1f\n\x11StatObjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"@\n\x12StatObjectResponse\x12*\n\x06object\x18\x01 \x01(\x0b\x32\x1a.lepton_ai.proto.v1.Object\"I\n\x0fPutChunkRequest\x12(\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Chunk\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x12\n\x10PutChunkResponse\"\x1f\n\x0fGetChunkRequest\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\" \n\x10GetChunkResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"O\n\x14\x43reateDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06splits\x18\x02 \x03(\x0b\x32\x19.lepton_ai.proto.v1.Split\"E\n\x15\x43reateDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.lepton_ai.proto.v1.Dataset\"2\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"B\n\x12GetDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.lepton_ai.proto.v1.Dataset\"\x15\n\x13ListDatasetsRequest\"E\n\x14ListDatasetsResponse\x12-\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1b.lepton_ai.proto.v1.Dataset\"?\n\x13PublishModelRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Model\"@\n\x14PublishModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"<\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Model\"!\n\x11ListModelsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.lepton_ai.proto.v1.Model2\xfa\t\n\x0eStorageService\x12`\n\tPutObject\x12$.lepton_ai.proto.v1.PutObjectRequest\x1a%.lepton_ai.proto.v1.PutObjectResponse\"\x04\x88\xb5\x18\x03(\x01\x12`\n\tGetObject\x12$.lepton_ai.proto.v1.GetObjectRequest\x1a%.lepton_ai.proto.v1.GetObjectResponse\"\x04\x88\xb5\x18\x02\x30\x01\x12y\n\nStatObject\x12%.lepton_ai.proto.v1.StatObjectRequest\x1a&.lepton_ai.proto.v1.StatObjectResponse\"\x1c\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/objects/{id}\x12]\n\x08PutChunk\x12#.lepton_ai.proto.v1.PutChunkRequest\x1a$.lepton_ai.proto.v1.PutChunkResponse\"\x04\x88\xb5\x18\x05(\x01\x12]\n\x08GetChunk\x12#.lepton_ai.proto.v1.GetChunkRequest\x1a$.lepton_ai.proto.v1.GetChunkResponse\"\x04\x88\xb5\x18\x05\x30\x01\x12\x81\x01\n\rCreateDataset\x12(.lepton_ai.proto.v1.CreateDatasetRequest\x1a).lepton_ai.proto.v1.CreateDatasetResponse\"\x1b\x88\xb5\x18\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/datasets:\x01*\x12|\n\nGetDataset\x12%.lepton_ai.proto.v1.GetDatasetRequest\x1a&.lepton_ai.proto.v1.GetDatasetResponse\"\x1f\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/datasets/{name}\x12{\n\x0cListDatasets\x12\'.lepton_ai.proto.v1.ListDatasetsRequest\x1a(.lepton_ai.proto.v1.ListDatasetsResponse\"\x18\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/datasets\x12\x80\x01\n\x0cPublishModel\x12\'.lepton_ai.proto.v1.PublishModelRequest\x1a(.lepton_ai.proto.v1.PublishModelResponse\"\x1d\x88\xb5\x18\x03\x82\xd3\xe4\x93\x02\x13\"\n/v1/models:\x05model\x12t\n\x08GetModel\x12#.lepton_ai.proto.v1.GetModelRequest\x1a$.lepton_ai.proto.v1.GetModelResponse\"\x1d\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/models/{name}\x12s\n\nListModels\x12%.lepton_ai.proto.v1.ListModelsRequest\x1a&.lepton_ai.proto.v1.ListModelsResponse\"\x16\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/modelsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lepton_ai/proto/v1/storage.proto\x12\x12lepton_ai.proto.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a lepton_ai/proto/v1/options.proto\"8\n\x05\x43hunk\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\r\n\x05nodes\x18\x03 \x03(\t\"\xa8\x01\n\x06Object\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12)\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x19.lepton_ai.proto.v1.Chunk\x12\x13\n\x0breplication\x18\x04 \x01(\x05\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x06 \x01(\t\"8\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\"c\n\x05Split\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tobject_id\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12+\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x1a.lepton_ai.proto.v1.Column\"\x93\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12)\n\x06splits\x18\x03 \x03(\x0b\x32\x19.lepton_ai.proto.v1.Split\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa2\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0bonnx_object\x18\x03 \x01(\t\x12\x16\n\x0eweights_object\x18\x04 \x01(\t\x12\x14\n\x0cmodel_config\x18\x05 \x01(\t\x12\x0e\n\x06job_id\x18\x06 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\x37\n\x07metrics\x18\x08 \x03(\x0b\x32&.lepton_ai.proto.v1.Model.MetricsEntry\x12;\n\tlibraries\x18\t \x03(\x0b\x32(.lepton_ai.proto.v1.Model.LibrariesEntry\x12\x0e\n\x06tenant\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x30\n\x0eLibrariesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"a\n\x10PutObjectRequest\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32#.lepton_ai.proto.v1.PutObjectHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"O\n\x0fPutObjectHeader\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x13\n\x0b\x65xpected_id\x18\x02 \x01(\t\x12\x13\n\x0breplication\x18\x03 \x01(\x05\"?\n\x11PutObjectResponse\x12*\n\x06object\x18\x01 \x01(\x0b\x32\x1a.lepton_ai.proto.v1.Object\">\n\x10GetObjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\"!\n\x11GetObjectResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1f\n\x11StatObjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"@\n\x12StatObjectResponse\x12*\n\x06object\x18\x01 \x01(\x0b\x32\x1a.lepton_ai.proto.v1.Object\"!\n\x13\x44\x65leteObjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteObjectResponse\"I\n\x0fPutChunkRequest\x12(\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Chunk\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x12\n\x10PutChunkResponse\"\x1f\n\x0fGetChunkRequest\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\" \n\x10GetChunkResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"O\n\x14\x43reateDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x06splits\x18\x02 \x03(\x0b\x32\x19.lepton_ai.proto.v1.Split\"E\n\x15\x43reateDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.lepton_ai.proto.v1.Dataset\"2\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"B\n\x12GetDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.lepton_ai.proto.v1.Dataset\"\x15\n\x13ListDatasetsRequest\"E\n\x14ListDatasetsResponse\x12-\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1b.lepton_ai.proto.v1.Dataset\"?\n\x13PublishModelRequest\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Model\"@\n\x14PublishModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"<\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Model\"!\n\x11ListModelsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.lepton_ai.proto.v1.Model2\xe3\n\n\x0eStorageService\x12`\n\tPutObject\x12$.lepton_ai.proto.v1.PutObjectRequest\x1a%.lepton_ai.proto.v1.PutObjectResponse\"\x04\x88\xb5\x18\x03(\x01\x12`\n\tGetObject\x12$.lepton_ai.proto.v1.GetObjectRequest\x1a%.lepton_ai.proto.v1.GetObjectResponse\"\x04\x88\xb5\x18\x02\x30\x01\x12y\n\nStatObject\x12%.lepton_ai.proto.v1.StatObjectRequest\x1a&.lepton_ai.proto.v1.StatObjectResponse\"\x1c\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/objects/{id}\x12g\n\x0c\x44\x65leteObject\x12\'.lepton_ai.proto.v1.DeleteObjectRequest\x1a(.lepton_ai.proto.v1.DeleteObjectResponse\"\x04\x88\xb5\x18\x05\x12]\n\x08PutChunk\x12#.lepton_ai.proto.v1.PutChunkRequest\x1a$.lepton_ai.proto.v1.PutChunkResponse\"\x04\x88\xb5\x18\x05(\x01\x12]\n\x08GetChunk\x12#.lepton_ai.proto.v1.GetChunkRequest\x1a$.lepton_ai.proto.v1.GetChunkResponse\"\x04\x88\xb5\x18\x05\x30\x01\x12\x81\x01\n\rCreateDataset\x12(.lepton_ai.proto.v1.CreateDatasetRequest\x1a).lepton_ai.proto.v1.CreateDatasetResponse\"\x1b\x88\xb5\x18\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/datasets:\x01*\x12|\n\nGetDataset\x12%.lepton_ai.proto.v1.GetDatasetRequest\x1a&.lepton_ai.proto.v1.GetDatasetResponse\"\x1f\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/datasets/{name}\x12{\n\x0cListDatasets\x12\'.lepton_ai.proto.v1.ListDatasetsRequest\x1a(.lepton_ai.proto.v1.ListDatasetsResponse\"\x18\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/datasets\x12\x80\x01\n\x0cPublishModel\x12\'.lepton_ai.proto.v1.PublishModelRequest\x1a(.lepton_ai.proto.v1.PublishModelResponse\"\x1d\x88\xb5\x18\x03\x82\xd3\xe4\x93\x02\x13\"\n/v1/models:\x05model\x12t\n\x08GetModel\x12#.lepton_ai.proto.v1.GetModelRequest\x1a$.lepton_ai.proto.v1.GetModelResponse\"\x1d\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/models/{name}\x12s\n\nListModels\x12%.lepton_ai.proto.v1.ListModelsRequest\x1a&.lepton_ai.proto.v1.ListModelsResponse\"\x16\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/modelsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STORAGESERVICE'].methods_by_name['GetObject']._serialized_options = b'\210\265\030\002'
   _globals['_STORAGESERVICE'].methods_by_name['StatObject']._loaded_options = None
   _globals['_STORAGESERVICE'].methods_by_name['StatObject']._serialized_options = b'\210\265\030\002\202\323\344\223\002\022\022\020/v1/objects/{id}'
+  _globals['_STORAGESERVICE'].methods_by_name['DeleteObject']._loaded_options = None
+  _globals['_STORAGESERVICE'].methods_by_name['DeleteObject']._serialized_options = b'\210\265\030\005'
   _globals['_STORAGESERVICE'].methods_by_name['PutChunk']._loaded_options = None
   _globals['_STORAGESERVICE'].methods_by_name['PutChunk']._serialized_options = b'\210\265\030\005'
   _globals['_STORAGESERVICE'].methods_by_name['GetChunk']._loaded_options = None
@@ -90,38 +92,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATOBJECTREQUEST']._serialized_end=1487
   _globals['_STATOBJECTRESPONSE']._serialized_start=1489
   _globals['_STATOBJECTRESPONSE']._serialized_end=1553
-  _globals['_PUTCHUNKREQUEST']._serialized_start=1555
-  _globals['_PUTCHUNKREQUEST']._serialized_end=1628
-  _globals['_PUTCHUNKRESPONSE']._serialized_start=1630
-  _globals['_PUTCHUNKRESPONSE']._serialized_end=1648
-  _globals['_GETCHUNKREQUEST']._serialized_start=1650
-  _globals['_GETCHUNKREQUEST']._serialized_end=1681
-  _globals['_GETCHUNKRESPONSE']._serialized_start=1683
-  _globals['_GETCHUNKRESPONSE']._serialized_end=1715
-  _globals['_CREATEDATASETREQUEST']._serialized_start=1717
-  _globals['_CREATEDATASETREQUEST']._serialized_end=1796
-  _globals['_CREATEDATASETRESPONSE']._serialized_start=1798
-  _globals['_CREATEDATASETRESPONSE']._serialized_end=1867
-  _globals['_GETDATASETREQUEST']._serialized_start=1869
-  _globals['_GETDATASETREQUEST']._serialized_end=1919
-  _globals['_GETDATASETRESPONSE']._serialized_start=1921
-  _globals['_GETDATASETRESPONSE']._serialized_end=1987
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1989
-  _globals['_LISTDATASETSREQUEST']._serialized_end=2010
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=2012
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=2081
-  _globals['_PUBLISHMODELREQUEST']._serialized_start=2083
-  _globals['_PUBLISHMODELREQUEST']._serialized_end=2146
-  _globals['_PUBLISHMODELRESPONSE']._serialized_start=2148
-  _globals['_PUBLISHMODELRESPONSE']._serialized_end=2212
-  _globals['_GETMODELREQUEST']._serialized_start=2214
-  _globals['_GETMODELREQUEST']._serialized_end=2262
-  _globals['_GETMODELRESPONSE']._serialized_start=2264
-  _globals['_GETMODELRESPONSE']._serialized_end=2324
-  _globals['_LISTMODELSREQUEST']._serialized_start=2326
-  _globals['_LISTMODELSREQUEST']._serialized_end=2359
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2361
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2424
-  _globals['_STORAGESERVICE']._serialized_start=2427
-  _globals['_STORAGESERVICE']._serialized_end=3701
+  _globals['_DELETEOBJECTREQUEST']._serialized_start=1555
+  _globals['_DELETEOBJECTREQUEST']._serialized_end=1588
+  _globals['_DELETEOBJECTRESPONSE']._serialized_start=1590
+  _globals['_DELETEOBJECTRESPONSE']._serialized_end=1612
+  _globals['_PUTCHUNKREQUEST']._serialized_start=1614
+  _globals['_PUTCHUNKREQUEST']._serialized_end=1687
+  _globals['_PUTCHUNKRESPONSE']._serialized_start=1689
+  _globals['_PUTCHUNKRESPONSE']._serialized_end=1707
+  _globals['_GETCHUNKREQUEST']._serialized_start=1709
+  _globals['_GETCHUNKREQUEST']._serialized_end=1740
+  _globals['_GETCHUNKRESPONSE']._serialized_start=1742
+  _globals['_GETCHUNKRESPONSE']._serialized_end=1774
+  _globals['_CREATEDATASETREQUEST']._serialized_start=1776
+  _globals['_CREATEDATASETREQUEST']._serialized_end=1855
+  _globals['_CREATEDATASETRESPONSE']._serialized_start=1857
+  _globals['_CREATEDATASETRESPONSE']._serialized_end=1926
+  _globals['_GETDATASETREQUEST']._serialized_start=1928
+  _globals['_GETDATASETREQUEST']._serialized_end=1978
+  _globals['_GETDATASETRESPONSE']._serialized_start=1980
+  _globals['_GETDATASETRESPONSE']._serialized_end=2046
+  _globals['_LISTDATASETSREQUEST']._serialized_start=2048
+  _globals['_LISTDATASETSREQUEST']._serialized_end=2069
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=2071
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=2140
+  _globals['_PUBLISHMODELREQUEST']._serialized_start=2142
+  _globals['_PUBLISHMODELREQUEST']._serialized_end=2205
+  _globals['_PUBLISHMODELRESPONSE']._serialized_start=2207
+  _globals['_PUBLISHMODELRESPONSE']._serialized_end=2271
+  _globals['_GETMODELREQUEST']._serialized_start=2273
+  _globals['_GETMODELREQUEST']._serialized_end=2321
+  _globals['_GETMODELRESPONSE']._serialized_start=2323
+  _globals['_GETMODELRESPONSE']._serialized_end=2383
+  _globals['_LISTMODELSREQUEST']._serialized_start=2385
+  _globals['_LISTMODELSREQUEST']._serialized_end=2418
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2420
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2483
+  _globals['_STORAGESERVICE']._serialized_start=2486
+  _globals['_STORAGESERVICE']._serialized_end=3865
 # @@protoc_insertion_point(module_scope)

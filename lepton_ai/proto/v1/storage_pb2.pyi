@@ -165,6 +165,16 @@ class StatObjectResponse(_message.Message):
     object: Object
     def __init__(self, object: _Optional[_Union[Object, _Mapping]] = ...) -> None: ...
 
+class DeleteObjectRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class DeleteObjectResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class PutChunkRequest(_message.Message):
     __slots__ = ("chunk", "data")
     CHUNK_FIELD_NUMBER: _ClassVar[int]

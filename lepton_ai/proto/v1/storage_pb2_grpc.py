@@ -51,6 +51,11 @@ class StorageServiceStub:
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.StatObjectRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.StatObjectResponse.FromString,
                 _registered_method=True)
+        self.DeleteObject = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/DeleteObject',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectResponse.FromString,
+                _registered_method=True)
         self.PutChunk = channel.stream_unary(
                 '/lepton_ai.proto.v1.StorageService/PutChunk',
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutChunkRequest.SerializeToString,
@@ -114,6 +119,13 @@ class StorageServiceServicer:
 
     def StatObject(self, request, context):
         """Tells an object's size, chunks and where they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObject(self, request, context):
+        """Forgets an object; its chunks go when no other object has them. Nothing may refer to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +200,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.StatObject,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.StatObjectRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.StatObjectResponse.SerializeToString,
+            ),
+            'DeleteObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObject,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectResponse.SerializeToString,
             ),
             'PutChunk': grpc.stream_unary_rpc_method_handler(
                     servicer.PutChunk,
@@ -313,6 +330,33 @@ class StorageService:
             '/lepton_ai.proto.v1.StorageService/StatObject',
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.StatObjectRequest.SerializeToString,
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.StatObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/DeleteObject',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

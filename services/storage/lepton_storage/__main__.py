@@ -46,6 +46,7 @@ async def main(settings: StorageSettings, runtime: Runtime) -> None:
         members=members,
         clock=runtime.clock,
         grace_s=settings.heal_grace_s,
+        garbage_age_s=settings.garbage_age_s,
         interval_s=settings.heal_interval_s,
     )
     store = ObjectStore(copies, manifests, members, runtime.clock, settings.max_object_bytes)

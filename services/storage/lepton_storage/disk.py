@@ -11,8 +11,9 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from pathlib import Path
 
 import structlog
@@ -39,6 +40,8 @@ class Disk:
         self._unfinished = folder / "unfinished"
         self._quarantine = folder / "quarantine"
         self._reserve_bytes = reserve_bytes
+        # A chunk may not be renewed between the look at its age and its removal.
+        self._collecting = threading.Lock()
         shutil.rmtree(self._unfinished, ignore_errors=True)
         for place in (self._chunks, self._unfinished, self._quarantine):
             place.mkdir(parents=True, exist_ok=True)
@@ -65,6 +68,14 @@ class Disk:
         """Those of which there is no copy here, good or bad."""
         return await asyncio.to_thread(self._missing, chunk_hashes)
 
+    async def collect(self, named: Set[bytes], written_before: float) -> int:
+        """Remove chunks that are not `named` and were last put before a time (Unix, seconds).
+
+        Returns:
+            How many.
+        """
+        return await asyncio.to_thread(self._collect, named, written_before)
+
     async def usage(self) -> tuple[int, int]:
         """Capacity and usable free space, in bytes."""
         usage = await asyncio.to_thread(shutil.disk_usage, self._chunks)
@@ -80,7 +91,7 @@ class Disk:
     def _write(self, chunk_hash: bytes, data: bytes) -> None:
         if digest(data) != chunk_hash:
             raise DataCorruptError("a chunk does not match its hash")
-        if self._has_good(chunk_hash):
+        if self._renewed(chunk_hash) and self._has_good(chunk_hash):
             return
         if shutil.disk_usage(self._chunks).free - len(data) < self._reserve_bytes:
             raise _full()
@@ -90,6 +101,31 @@ class Disk:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise (_full() if error.errno in _FULL else error) from None
+
+    def _renewed(self, chunk_hash: bytes) -> bool:
+        """Make a copy that is there as young as a new one: its new object is yet to be known."""
+        with self._collecting:
+            try:
+                os.utime(self._path(chunk_hash))
+            except FileNotFoundError:
+                return False
+            return True
+
+    def _collect(self, named: Set[bytes], written_before: float) -> int:
+        unnamed = [
+            path for path in self._chunks.glob("*/*") if bytes.fromhex(path.name) not in named
+        ]
+        return sum(self._removed(path, written_before) for path in unnamed)
+
+    def _removed(self, path: Path, written_before: float) -> bool:
+        with self._collecting:
+            try:
+                if path.stat().st_mtime >= written_before:
+                    return False
+                path.unlink()
+            except FileNotFoundError:  # it went to quarantine meanwhile
+                return False
+        return True
 
     def _has_good(self, chunk_hash: bytes) -> bool:
         try:

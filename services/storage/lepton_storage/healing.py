@@ -87,6 +87,7 @@ class Healer:
         members: Nodes that live.
         clock: Measures absences.
         grace_s: How long a node may be gone before its chunks are copied again.
+        garbage_age_s: How old a chunk must be to be removed when no object has it.
         interval_s: Pause between rounds.
     """
 
@@ -100,8 +101,10 @@ class Healer:
         members: Members,
         clock: Clock,
         grace_s: float,
+        garbage_age_s: float,
         interval_s: float,
     ) -> None:
+        self._garbage_age_s = garbage_age_s
         self._node_id = node_id
         self._disk = disk
         self._copies = copies
@@ -127,10 +130,18 @@ class Healer:
         named = {node for item in manifests for chunk in item.chunks for node in chunk.nodes}
         lost = self._absences.lost(self._clock.monotonic(), named, living)
         await self._refill(manifests)
+        await self._collect(manifests)
         for manifest in manifests:
             repairs = plan(manifest, self._node_id, living, lost)
             if repairs:
                 await self._mend(manifest.id, repairs)
+
+    async def _collect(self, manifests: Sequence[Object]) -> None:
+        """Remove what no object has; what is young may be part of one that is being stored."""
+        named = {chunk.hash for manifest in manifests for chunk in manifest.chunks}
+        removed = await self._disk.collect(named, self._clock.now() - self._garbage_age_s)
+        if removed:
+            _log.info("chunks_removed", count=removed)
 
     async def _refill(self, manifests: Sequence[Object]) -> None:
         """Fetch what this node should have and does not, such as a copy put in quarantine."""

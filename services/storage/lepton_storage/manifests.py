@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lepton_ai.errors import ConflictError, NotFoundError
 from lepton_ai.proto.v1.storage_pb2 import Object
 from lepton_runtime import keys
-from lepton_runtime.state import Absent, Record, State, Unchanged, Write
+from lepton_runtime.state import Absent, Record, Remove, State, Unchanged, Write
 from lepton_storage.chunking import check_object_id
 
 __all__ = ["Manifests", "merged"]
@@ -43,6 +43,10 @@ class Manifests:
         result = await self._swap(new.id, lambda stored: merged(stored, new) if stored else new)
         assert result is not None
         return result
+
+    async def remove(self, object_id: str) -> None:
+        """Forget an object, if it is known."""
+        await self._state.commit([], [Remove(keys.object_(check_object_id(object_id)))])
 
     async def moved(self, object_id: str, nodes: dict[bytes, list[str]]) -> None:
         """Replace where chunks are, by chunk hash. An object that is gone stays gone."""

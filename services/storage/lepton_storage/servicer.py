@@ -78,6 +78,13 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         """Tell what is known of an object."""
         return storage_pb2.StatObjectResponse(object=await self._store.stat(request.id))
 
+    async def DeleteObject(
+        self, request: storage_pb2.DeleteObjectRequest, context: _Context
+    ) -> storage_pb2.DeleteObjectResponse:
+        """Forget an object."""
+        await self._store.delete(request.id)
+        return storage_pb2.DeleteObjectResponse()
+
     async def PutChunk(
         self, request_iterator: AsyncIterator[storage_pb2.PutChunkRequest], context: _Context
     ) -> storage_pb2.PutChunkResponse:

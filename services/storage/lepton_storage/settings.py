@@ -22,4 +22,7 @@ class StorageSettings(RuntimeSettings):
     heal_grace_s: float = Field(
         30.0, ge=0, description="How long a node may be gone before its chunks are copied again."
     )
+    garbage_age_s: float = Field(
+        3600.0, ge=0, description="Chunks that no object has are removed when they are this old."
+    )
     heal_interval_s: float = Field(5.0, gt=0, description="Pause between two looks at all chunks.")

@@ -88,6 +88,14 @@ class ObjectStore:
         """The manifest of an object; raises as `Manifests.get`."""
         return await self._manifests.get(object_id)
 
+    async def delete(self, object_id: str) -> None:
+        """Forget an object. Its chunks go once they are old and no object has them.
+
+        Raises:
+            InvalidArgumentError: That is no object's id.
+        """
+        await self._manifests.remove(object_id)
+
     async def get(self, object_id: str, offset: int = 0, length: int = 0) -> AsyncIterator[bytes]:
         """The bytes of an object or of a range, in parts of at most 1 MiB, all verified.
 

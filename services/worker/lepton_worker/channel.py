@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Any, BinaryIO
 
 import orjson
@@ -20,10 +21,12 @@ class AgentChannel:
     def __init__(self) -> None:
         self._out: BinaryIO = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)
+        self._telling = threading.Lock()
 
     def tell(self, event: str, **fields: Any) -> None:
-        """Send one message."""
-        self._out.write(orjson.dumps({"event": event, **fields}) + b"\n")
+        """Send one message; from any thread."""
+        with self._telling:
+            self._out.write(orjson.dumps({"event": event, **fields}) + b"\n")
 
     def hear(self) -> dict[str, Any] | None:
         """The next message, or None when the agent is gone."""

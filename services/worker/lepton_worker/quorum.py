@@ -59,12 +59,17 @@ class Quorum:
 
     Args:
         work: The rank's work.
+        step: Steps that its weights have taken.
         state: Gives the rank's state to a peer that joins.
         load: Takes a peer's state when this rank joins.
     """
 
     def __init__(
-        self, work: RankWork, state: Callable[[], State], load: Callable[[State], None]
+        self,
+        work: RankWork,
+        step: int,
+        state: Callable[[], State],
+        load: Callable[[State], None],
     ) -> None:
         self._work = work
         self._state = state
@@ -77,7 +82,7 @@ class Quorum:
         self._caller: ThreadPoolExecutor
         self._settling: Future[Part]
         self._part = Part(0, None, 0)
-        self.manager = self._managed(step=0)
+        self.manager = self._managed(step)
 
     def move_lighthouse(self, address: str) -> None:
         """Use another lighthouse from now on; a call that waits for the old one is ended."""

@@ -15,12 +15,13 @@ from lepton_ai.learn import data
 from lepton_ai.learn.batches import BatchPlan, epoch_seed
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.learn.files import ModelFile, read_model, write_model
-from lepton_ai.learn.fitting import Samples, evaluate
+from lepton_ai.learn.fitting import Samples, evaluate, read_checkpoint
 from lepton_ai.learn.history import History
 from lepton_ai.learn.model import Model
 from lepton_ai.learn.network import build_module
 from lepton_ai.learn.trainer import Measured, Trainer, load_weights, training_device
 from lepton_ai.splits import read_split
+from lepton_worker.checkpoints import Checkpoints
 from lepton_worker.quorum import Part, Quorum
 from lepton_worker.work import RankWork
 
@@ -38,8 +39,9 @@ class Rank:
     not on how many ranks share it.
     """
 
-    def __init__(self, work: RankWork) -> None:
+    def __init__(self, work: RankWork, checkpoints: Checkpoints) -> None:
         self._work = work
+        self._checkpoints = checkpoints
         training, validation = _arrays(work)
         config = ModelConfig.from_dict(json.loads(work.config))
         self.config = data.fit_preprocessing(config, training[0])
@@ -52,7 +54,9 @@ class Rank:
         self._total_steps = work.epochs * self._plan.steps_per_epoch
         self._trainer = Trainer(self.config, network, total_steps=self._total_steps)
         self._history = History(work.seed)
-        self._quorum = Quorum(work, self._state, self._load)
+        if work.checkpoint:
+            self._resume(read_checkpoint(work.checkpoint))
+        self._quorum = Quorum(work, self._trainer.steps_done, self._state, self._load)
 
     def train(self, report: Report) -> None:
         """Take every step that is left."""
@@ -72,9 +76,8 @@ class Rank:
     def write(self, folder: Path, onnx: bool) -> dict[str, Any]:
         """Write the model, and as ONNX if wanted; says where."""
         folder.mkdir(parents=True, exist_ok=True)
-        header = {"model": self.config.to_dict(), "history": self._history.to_dict()}
         weights = folder / "model.safetensors"
-        write_model(weights, ModelFile(header, self._trainer.module.state_dict()))
+        write_model(weights, ModelFile(self._header(), self._trainer.module.state_dict()))
         exported = folder / "model.onnx"
         if onnx:
             Model(self.config, self._trainer.module).export_onnx(exported)
@@ -85,6 +88,17 @@ class Rank:
             "history": json.dumps(self._history.to_dict()),
             "metrics": self._history.epochs[-1] if self._history.epochs else {},
         }
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "model": self.config.to_dict(),
+            "history": self._history.to_dict(),
+            "run": {"steps_done": self._trainer.steps_done, "epochs": self._work.epochs},
+        }
+
+    def _resume(self, checkpoint: ModelFile) -> None:
+        self._trainer.load_state(checkpoint.tensors, checkpoint.header["run"]["steps_done"])
+        self._history = History.from_dict(checkpoint.header["history"])
 
     def _step(self) -> int:
         """Take one step with whoever is there; returns the samples it took in, of all ranks."""
@@ -100,6 +114,8 @@ class Rank:
         trainer.step()
         if trainer.steps_done % self._plan.steps_per_epoch == 0:
             self._end_epoch()
+        if settled.rank == 0 and self._checkpoints.is_due:
+            self._checkpoints.write(trainer.steps_done, self._header(), trainer.state())
         return len(self._plan.indices(settled.step))
 
     def _compute(self, part: Part) -> None:

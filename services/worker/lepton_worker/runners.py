@@ -22,6 +22,7 @@ from lepton_runtime.bus import Bus, job_logs, job_progress
 from lepton_runtime.state import Put, Snapshot, State
 from lepton_worker.child import Child, start_child
 from lepton_worker.inference_server import InferenceServer
+from lepton_worker.resuming import JobCheckpoints
 from lepton_worker.settings import Listen
 from lepton_worker.storage import WorkerStorage
 from lepton_worker.trainers import Trainers
@@ -29,6 +30,9 @@ from lepton_worker.trainers import Trainers
 __all__ = ["Runners"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.runners")
+
+
+_CHECKPOINT_INTERVAL_S = 60
 
 
 class _Statuses(Protocol):
@@ -56,6 +60,7 @@ class Runners:
         self._folder = folder
         self._listen = listen
         self._trainers = Trainers()
+        self._checkpoints = JobCheckpoints(state, storage)
         self._published: dict[str, asyncio.Event] = {}
         self._pids: dict[str, int] = {}
 
@@ -145,7 +150,9 @@ class Runners:
             moves = tasks.create_task(self._tell_moves(task, child))
             try:
                 async for event in child.events():
-                    if await self._heard(task, event):
+                    if event["event"] == "checkpoint":
+                        tasks.create_task(self._keep_checkpoint(task, child, event))
+                    elif await self._heard(task, event):
                         return True
                 return False
             finally:
@@ -169,6 +176,16 @@ class Runners:
             case _:
                 pass
         return False
+
+    async def _keep_checkpoint(
+        self, task: task_pb2.Task, child: Child, event: dict[str, Any]
+    ) -> None:
+        """Store a checkpoint while training goes on; where that fails, the next may do better."""
+        try:
+            await self._checkpoints.keep(task, event["step"], Path(event["path"]))
+        except LeptonError as error:
+            _log.warning("checkpoint not stored", task=task.id, reason=str(error))
+        await child.tell({"op": "checkpoint_stored"})
 
     async def _ask_to_publish(self, task: task_pb2.Task, child: Child) -> None:
         await self._published.setdefault(task.id, asyncio.Event()).wait()
@@ -194,6 +211,7 @@ class Runners:
             )
         status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
         await self._statuses.write(task, status)
+        await self._checkpoints.drop(task.trainer.job_id)
 
     async def _work(self, task: task_pb2.Task) -> dict[str, Any]:
         trainer, spec = task.trainer, task.trainer.spec
@@ -204,11 +222,14 @@ class Runners:
             validation = str(await self._storage.fetch(split.object_id))
         if spec.initial_weights_object:
             weights = str(await self._storage.fetch(spec.initial_weights_object))
+        checkpoint = await self._checkpoints.newest(trainer.job_id)
         return {
             "config": spec.model_config,
             "training": str(await self._storage.fetch(training.object_id)),
             "validation": validation,
             "weights": weights,
+            "checkpoint": str(checkpoint or ""),
+            "checkpoint_interval_s": spec.checkpoint_interval_s or _CHECKPOINT_INTERVAL_S,
             "folder": str(self._folder / f"{task.id}-{task.attempt}"),
             "bind": self._listen.bind,
             "host": self._listen.host,

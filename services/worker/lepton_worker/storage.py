@@ -52,6 +52,12 @@ class WorkerStorage:
         async with self._channel() as channel:
             return (await ObjectClient(channel).put_file(path)).id
 
+    async def delete(self, object_id: str) -> None:
+        """Forget an object that nothing refers to; one that is gone already is no error."""
+        request = storage_pb2.DeleteObjectRequest(id=object_id)
+        async with self._channel() as channel, translated_errors():
+            await StorageServiceStub(channel).DeleteObject(request, timeout=_CALL_S)
+
     async def publish(self, model: storage_pb2.Model) -> int:
         """Name a stored model; returns its version, the same for the same job."""
         async with self._channel() as channel, translated_errors():

@@ -16,6 +16,7 @@ from lepton_ai import Sequential
 from lepton_ai.errors import InvalidArgumentError, LeptonError
 from lepton_ai.learn.memory import keep_freed_memory
 from lepton_worker.channel import AgentChannel
+from lepton_worker.checkpoints import Checkpoints
 from lepton_worker.rank import Rank
 from lepton_worker.work import RankWork
 
@@ -51,25 +52,38 @@ def _rehearse() -> None:
 
 def _work(work: RankWork, channel: AgentChannel) -> None:
     torch.set_num_threads(work.threads)
-    rank = Rank(work)
+    folder = Path(work.folder)
+    checkpoints = Checkpoints(
+        folder,
+        work.checkpoint_interval_s,
+        lambda step, path: channel.tell("checkpoint", step=step, path=str(path)),
+    )
+    rank = Rank(work, checkpoints)
     requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(channel, rank, requests), daemon=True).start()
+    hear = (channel, rank, checkpoints, requests)
+    threading.Thread(target=_listen, args=hear, daemon=True).start()
     channel.tell("ready")
     rank.train(lambda progress: channel.tell("progress", **progress))
     channel.tell("trained")
     while (request := requests.get()) is not None:
-        channel.tell("published", **rank.write(Path(work.folder), request["onnx"]))
+        channel.tell("published", **rank.write(folder, request["onnx"]))
 
 
 def _listen(
-    channel: AgentChannel, rank: Rank, requests: queue.SimpleQueue[dict[str, Any] | None]
+    channel: AgentChannel,
+    rank: Rank,
+    checkpoints: Checkpoints,
+    requests: queue.SimpleQueue[dict[str, Any] | None],
 ) -> None:
     """Hear the agent while training goes on; a moved lighthouse cannot wait."""
     while (message := channel.hear()) is not None:
-        if message["op"] == "move_lighthouse":
-            rank.move_lighthouse(message["address"])
-        else:
-            requests.put(message)
+        match message["op"]:
+            case "move_lighthouse":
+                rank.move_lighthouse(message["address"])
+            case "checkpoint_stored":
+                checkpoints.stored()
+            case _:
+                requests.put(message)
     requests.put(None)
 
 

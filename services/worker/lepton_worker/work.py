@@ -16,6 +16,8 @@ class RankWork:
         training: File with the columns x and y.
         validation: File with the columns x and y, or empty.
         weights: A model file to begin from, or empty.
+        checkpoint: A checkpoint to go on from, or empty.
+        checkpoint_interval_s: Seconds between checkpoints.
         folder: Where to write results.
         bind: Address of this node to listen on.
         host: How other nodes reach it.
@@ -35,6 +37,8 @@ class RankWork:
     training: str
     validation: str
     weights: str
+    checkpoint: str
+    checkpoint_interval_s: float
     folder: str
     bind: str
     host: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from lepton_runtime import keys
 from lepton_runtime.clock import ManualClock
 from lepton_runtime.memory import MemoryState
 from lepton_runtime.state import Remove, Write
-from lepton_storage.chunking import CHUNK_BYTES
+from lepton_storage.chunking import CHUNK_BYTES, digest
 from lepton_storage.copies import Copies
 from lepton_storage.disk import Disk
 from lepton_storage.healing import Healer
@@ -86,6 +87,9 @@ class Nodes:
         return sorted((self.folder / name / "chunks").glob("*/*"))
 
 
+GARBAGE_AGE_S = 3600.0
+
+
 async def parts(content: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(content), 1_000_000):
         yield content[start : start + 1_000_000]
@@ -114,6 +118,7 @@ async def three_nodes(folder: Path) -> Nodes:
         members=members,
         clock=clock,
         grace_s=GRACE_S,
+        garbage_age_s=GARBAGE_AGE_S,
         interval_s=1.0,
     )
     store = ObjectStore(copies, manifests, members, clock, LIMIT)
@@ -160,6 +165,46 @@ def test_a_node_that_fails_is_passed_over(tmp_path: Path) -> None:
         stored = await nodes.put(CONTENT)
         assert [set(chunk.nodes) for chunk in stored.chunks] == [{"a", "c"}] * 2
         nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_chunks_of_no_object_go_when_they_are_old(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        kept, forgotten = await nodes.put(CONTENT), await nodes.put(b"forgotten")
+        await nodes.store.delete(forgotten.id)
+        stay, goes = len(kept.chunks), nodes.files("a")
+        assert len(goes) == stay + 1
+        now = nodes.clock.now()
+        for path in goes:
+            os.utime(path, (now, now))
+        await nodes.clock.advance(GARBAGE_AGE_S)
+        await nodes.healer.heal()
+        assert nodes.files("a") == goes
+        await nodes.clock.advance(1)
+        await nodes.healer.heal()
+        assert len(nodes.files("a")) == stay
+        assert await nodes.read(kept.id) == CONTENT
+        with pytest.raises(NotFoundError):
+            await nodes.read(forgotten.id)
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_chunk_that_is_stored_again_is_young(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        disk, content = Disk(tmp_path, 0), b"again"
+        await disk.write(digest(content), content)
+        (path,) = (tmp_path / "chunks").glob("*/*")
+        os.utime(path, (0, 0))
+        await disk.write(digest(content), content)
+        assert await disk.collect(set(), written_before=1) == 0
+        os.utime(path, (0, 0))
+        assert await disk.collect({digest(content)}, written_before=1) == 0
+        assert await disk.collect(set(), written_before=1) == 1
+        assert not path.exists()
 
     asyncio.run(scenario())
 

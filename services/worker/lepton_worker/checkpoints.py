@@ -1,0 +1,53 @@
+"""Checkpoints of a job: written by one rank while it trains, for the loss of all of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lepton_ai.learn.files import ModelFile, write_model
+
+__all__ = ["Checkpoints"]
+
+_FILE = "checkpoint.safetensors"
+
+
+class Checkpoints:
+    """Writes the state now and then, at most one at a time, in a thread.
+
+    Args:
+        folder: Where the file is written.
+        interval_s: Least time between two.
+        tell: Told the step and the path of each; `stored` answers it.
+    """
+
+    def __init__(self, folder: Path, interval_s: float, tell: Callable[[int, Path], None]) -> None:
+        self._path = folder / _FILE
+        self._interval_s = interval_s
+        self._tell = tell
+        self._written_at = time.monotonic()
+        self._outstanding = threading.Event()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for one, and the last one is stored."""
+        waited = time.monotonic() - self._written_at >= self._interval_s
+        return waited and not self._outstanding.is_set()
+
+    def write(self, step: int, header: dict[str, Any], tensors: dict[str, Any]) -> None:
+        """Write the state as it is now; training goes on meanwhile."""
+        self._outstanding.set()
+        self._written_at = time.monotonic()
+        file = ModelFile(header, {name: value.clone() for name, value in tensors.items()})
+        threading.Thread(target=self._write, args=(step, file), daemon=True).start()
+
+    def stored(self) -> None:
+        """The file is not needed any more."""
+        self._outstanding.clear()
+
+    def _write(self, step: int, file: ModelFile) -> None:
+        write_model(self._path, file)
+        self._tell(step, self._path)

@@ -1,0 +1,72 @@
+"""Where a job goes on after the loss of every rank: its checkpoints, stored and recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from lepton_ai.errors import LeptonError
+from lepton_ai.proto.v1 import job_pb2, task_pb2
+from lepton_runtime import keys
+from lepton_runtime.state import Absent, Exists, Record, Remove, State, Unchanged, Write
+from lepton_worker.storage import WorkerStorage
+
+__all__ = ["JobCheckpoints"]
+
+# The one before the newest is for the day on which the newest cannot be read.
+_KEPT = 2
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.checkpoints")
+
+
+class JobCheckpoints:
+    """The checkpoints of jobs, newest first."""
+
+    def __init__(self, state: State, storage: WorkerStorage) -> None:
+        self._state = state
+        self._storage = storage
+
+    async def keep(self, task: task_pb2.Task, step: int, path: Path) -> None:
+        """Store a checkpoint, unless the task is gone or there is a newer one."""
+        job_id = task.trainer.job_id
+        record, known = await self._known(job_id)
+        if known and known[0].step >= step:
+            return
+        object_id = await self._storage.store(path)
+        new = job_pb2.Checkpoint(job_id=job_id, step=step, object_id=object_id)
+        new.created_at.GetCurrentTime()
+        kept = job_pb2.Checkpoints(newest_first=[new, *known][:_KEPT])
+        key = keys.checkpoints(job_id)
+        unchanged = Unchanged(key, record.mod_revision) if record else Absent(key)
+        placed = Exists(keys.task(task.node_id, task.id))
+        write = Write(key, kept.SerializeToString())
+        if await self._state.commit([placed, unchanged], [write]) is None:
+            await self._storage.delete(object_id)
+            return
+        for dropped in known[_KEPT - 1 :]:
+            await self._storage.delete(dropped.object_id)
+
+    async def newest(self, job_id: str) -> Path | None:
+        """A file with the newest checkpoint that can be read, if there is any."""
+        _, known = await self._known(job_id)
+        for checkpoint in known:
+            try:
+                return await self._storage.fetch(checkpoint.object_id)
+            except LeptonError as error:
+                _log.warning(
+                    "checkpoint unreadable", job=job_id, step=checkpoint.step, reason=str(error)
+                )
+        return None
+
+    async def drop(self, job_id: str) -> None:
+        """Forget the checkpoints of a job that has its result."""
+        _, known = await self._known(job_id)
+        await self._state.commit([], [Remove(keys.checkpoints(job_id))])
+        for checkpoint in known:
+            await self._storage.delete(checkpoint.object_id)
+
+    async def _known(self, job_id: str) -> tuple[Record | None, list[job_pb2.Checkpoint]]:
+        record = await self._state.get(keys.checkpoints(job_id))
+        if record is None:
+            return None, []
+        return record, list(job_pb2.Checkpoints.FromString(record.value).newest_first)
