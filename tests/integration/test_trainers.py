@@ -19,8 +19,8 @@ from lepton_ai.learn.history import History
 from lepton_worker.child import Child, start_child
 
 HOST = "127.0.0.1"
-WAIT_S = 60
-EPOCHS = 100
+WAIT_S = 120
+EPOCHS = 60
 
 
 class Result(NamedTuple):

@@ -74,10 +74,9 @@ class Quorum:
         self._work = work
         self._state = state
         self._load = load
-        # Each rank is a group of its own, whose store only it and its peers' gloo use.
-        self._store = TCPStore(work.bind, 0, is_master=True, wait_for_workers=False)
         self._lighthouse = work.lighthouse
         self._moved: Future[None]
+        self._store: TCPStore
         # One for each manager: a call that is given up may hold its thread for a while.
         self._caller: ThreadPoolExecutor
         self._settling: Future[Part]
@@ -158,6 +157,10 @@ class Quorum:
     def _managed(self, step: int) -> Manager:
         work = self._work
         self._moved = Future[None]()
+        # Each rank is a group of its own, whose store only it and its peers' gloo use. Every
+        # manager needs a new one: another lighthouse counts quorums from one again, and gloo
+        # would find addresses of the past under their numbers.
+        self._store = TCPStore(work.bind, 0, is_master=True, wait_for_workers=False)
         self._caller = ThreadPoolExecutor(1, "quorum")
         manager = Manager(
             pg=ProcessGroupGloo(timeout=timedelta(seconds=_COLLECTIVE_S)),
