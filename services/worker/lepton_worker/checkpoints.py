@@ -30,6 +30,7 @@ class Checkpoints:
         self._tell = tell
         self._written_at = time.monotonic()
         self._outstanding = threading.Event()
+        self._writer: threading.Thread | None = None
 
     @property
     def is_due(self) -> bool:
@@ -42,7 +43,13 @@ class Checkpoints:
         self._outstanding.set()
         self._written_at = time.monotonic()
         file = ModelFile(header, {name: value.clone() for name, value in tensors.items()})
-        threading.Thread(target=self._write, args=(step, file), daemon=True).start()
+        self._writer = threading.Thread(target=self._write, args=(step, file), daemon=True)
+        self._writer.start()
+
+    def finish(self) -> None:
+        """Wait for one that is being written."""
+        if self._writer is not None:
+            self._writer.join()
 
     def stored(self) -> None:
         """The file is not needed any more."""

@@ -209,9 +209,10 @@ class Runners:
                     metrics=event["metrics"],
                 )
             )
+        # Before its end is known, which ends this task.
+        await self._checkpoints.drop(task.trainer.job_id)
         status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
         await self._statuses.write(task, status)
-        await self._checkpoints.drop(task.trainer.job_id)
 
     async def _work(self, task: task_pb2.Task) -> dict[str, Any]:
         trainer, spec = task.trainer, task.trainer.spec

@@ -64,6 +64,7 @@ def _work(work: RankWork, channel: AgentChannel) -> None:
     threading.Thread(target=_listen, args=hear, daemon=True).start()
     channel.tell("ready")
     rank.train(lambda progress: channel.tell("progress", **progress))
+    checkpoints.finish()
     channel.tell("trained")
     while (request := requests.get()) is not None:
         channel.tell("published", **rank.write(folder, request["onnx"]))

@@ -1,0 +1,73 @@
+"""Which checkpoints of a job are kept, and which one it goes on from."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from lepton_ai.errors import DataCorruptError
+from lepton_ai.proto.v1 import task_pb2
+from lepton_runtime import keys
+from lepton_runtime.memory import MemoryState
+from lepton_runtime.state import Write
+from lepton_worker.resuming import JobCheckpoints
+
+
+class Objects:
+    """Objects by the name of their file."""
+
+    def __init__(self) -> None:
+        self.stored: set[str] = set()
+        self.spoilt: set[str] = set()
+
+    async def store(self, path: Path) -> str:
+        self.stored.add(path.name)
+        return path.name
+
+    async def fetch(self, object_id: str) -> Path:
+        if object_id in self.spoilt:
+            raise DataCorruptError("spoilt")
+        return Path(object_id)
+
+    async def delete(self, object_id: str) -> None:
+        self.stored.remove(object_id)
+
+
+def rank(node: str = "w1") -> task_pb2.Task:
+    task = task_pb2.Task(id="j-r0", node_id=node)
+    task.trainer.job_id = "j"
+    return task
+
+
+async def placed(state: MemoryState) -> None:
+    await state.commit([], [Write(keys.task("w1", "j-r0"), b"")])
+
+
+def test_the_newest_two_are_kept_and_the_newest_readable_is_used() -> None:
+    async def scenario() -> None:
+        state, objects = MemoryState(), Objects()
+        checkpoints = JobCheckpoints(state, objects)
+        assert await checkpoints.newest("j") is None
+        await placed(state)
+        for step in (10, 20, 30, 15):
+            await checkpoints.keep(rank(), step, Path(f"s{step}"))
+        assert objects.stored == {"s20", "s30"}
+        assert await checkpoints.newest("j") == Path("s30")
+        objects.spoilt.add("s30")
+        assert await checkpoints.newest("j") == Path("s20")
+        await checkpoints.drop("j")
+        assert not objects.stored
+        assert await checkpoints.newest("j") is None
+
+    asyncio.run(scenario())
+
+
+def test_a_rank_that_was_replaced_leaves_nothing() -> None:
+    async def scenario() -> None:
+        state, objects = MemoryState(), Objects()
+        await placed(state)
+        await JobCheckpoints(state, objects).keep(rank("w2"), 10, Path("s10"))
+        assert not objects.stored
+        assert await JobCheckpoints(state, objects).newest("j") is None
+
+    asyncio.run(scenario())
