@@ -76,8 +76,6 @@ def services_of(plan: ClusterPlan) -> list[Service]:
 def environment_of(plan: ClusterPlan, service: Service, etcd: str, nats: str) -> dict[str, str]:
     """Variables that configure one service; `etcd` and `nats` are ``host:port``."""
     return {
-        # Its handlers crash a child between fork and exec while calls are under way.
-        "GRPC_ENABLE_FORK_SUPPORT": "0",
         "LEPTON_NODE_ID": service.node_id,
         "LEPTON_HOST": "127.0.0.1",
         "LEPTON_ETCD_ENDPOINTS": json.dumps([etcd]),

@@ -44,6 +44,12 @@ def files() -> Iterator[tuple[str, Path]]:
             yield folder.name, path
 
 
+@pytest.mark.parametrize("package", sorted(SERVICES))
+def test_services_import_the_runtime_before_grpc(package):
+    (path,) = ROOT.glob(f"services/*/{package}/__init__.py")
+    assert "lepton_runtime" in imported(path.read_text())
+
+
 def test_there_is_something_to_look_at():
     seen = {package for package, _ in files()}
     assert {"lepton_ai", "lepton_runtime", "lepton_gateway", "lepton_worker"} <= seen
