@@ -7,9 +7,9 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lepton_ai.cluster.arrays import Splits, columns_of, content_name
 from lepton_ai.cluster.endpoint import AsyncEndpoint
@@ -125,6 +125,7 @@ class AsyncCluster:
         batch_size: int = 64,
         workers: int = 1,
         validation_fraction: float = 0.0,
+        shuffle: bool = True,
         seed: int = 0,
         checkpoint_interval_s: int = 60,
         publish_as: str = "",
@@ -138,7 +139,8 @@ class AsyncCluster:
             epochs: Passes over the data.
             batch_size: Samples in a step, over all workers together.
             workers: The most workers to use; it goes on with fewer while some are lost.
-            validation_fraction: Last share of the data held out, 0 to 0.5.
+            validation_fraction: Last share of the data held out, from 0 to below 1.
+            shuffle: Whether each epoch has an order of its own.
             seed: Makes the run repeatable.
             checkpoint_interval_s: Seconds between checkpoints, from which a job goes on that has
                 lost every worker.
@@ -158,6 +160,7 @@ class AsyncCluster:
             checkpoint_interval_s=checkpoint_interval_s,
             publish_as=publish_as,
             validation_fraction=validation_fraction,
+            keep_order=not shuffle,
         )
         return await self.submit_spec(
             job_pb2.JobSpec(name=name, workers={"min": 1, "max": workers}, train=train)
@@ -165,16 +168,7 @@ class AsyncCluster:
 
     async def submit_spec(self, spec: job_pb2.JobSpec) -> job_pb2.Job:
         """Submit a job as the protocol spells it."""
-        if spec.workers.max < 1:
-            raise InvalidArgumentError(f"workers is {spec.workers.max}", hint="use 1 or more")
-        # Asking for more than there will ever be is refused by the minimum alone.
-        nodes = [n for n in await self.nodes() if n.role == node_pb2.NODE_ROLE_WORKER]
-        capacity = sum(int(node.capacity.cpus) for node in nodes)
-        if nodes and spec.workers.max > capacity:
-            raise InvalidArgumentError(
-                f"{spec.workers.max} workers never fit",
-                hint=f"this cluster has room for {capacity}",
-            )
+        _check_room(spec.workers.max, await self._workers())
         async with translated_errors():
             request = scheduler_pb2.SubmitJobRequest(spec=spec)
             return (await self._scheduler.SubmitJob(request, timeout=_CALL_S)).job
@@ -186,8 +180,10 @@ class AsyncCluster:
             ConflictError: The job failed; says why.
             CancelledError: It was cancelled.
         """
+        nodes = await self._workers()
+        workers = max(1, len(nodes)) if request.workers is None else request.workers
+        _check_room(workers, nodes)
         train = await self._train_spec(request)
-        workers = request.workers or max(1, await self._workers())
         spec = job_pb2.JobSpec(workers={"min": 1, "max": workers}, train=train)
         job = await self.wait(await self.submit_spec(spec))
         weights = await self._objects.get_bytes(job.result.weights_object)
@@ -411,12 +407,8 @@ class AsyncCluster:
         """The dataset of a request, and the split it validates on; arrays are uploaded first."""
         x, y = request.training
         if isinstance(x, str):
-            if request.validation is not None:
-                raise InvalidArgumentError(
-                    "validation_data goes with arrays", hint="use validation_split"
-                )
-            return x, ""
-        splits = {"train": (x, y)}
+            return x, str(request.validation or "")
+        splits: dict[str, Any] = {"train": (x, y)}
         if request.validation is not None:
             splits["validation"] = request.validation
         columns = {key: columns_of(key, pair) for key, pair in splits.items()}
@@ -432,8 +424,8 @@ class AsyncCluster:
             request = storage_pb2.GetDatasetRequest(name=name)
             return (await self._storage.GetDataset(request, timeout=_CALL_S)).dataset
 
-    async def _workers(self) -> int:
-        return sum(node.role == node_pb2.NODE_ROLE_WORKER for node in await self.nodes())
+    async def _workers(self) -> list[node_pb2.Node]:
+        return [n for n in await self.nodes() if n.role == node_pb2.NODE_ROLE_WORKER]
 
     async def _until_ready(self, name: str, timeout_s: float) -> None:
         try:
@@ -448,6 +440,17 @@ class AsyncCluster:
             raise DeadlineExceededError(
                 f"{name!r} is not ready after {timeout_s:g} s", hint="see 'lepton deployments'"
             ) from None
+
+
+def _check_room(workers: int, nodes: Sequence[node_pb2.Node]) -> None:
+    """Refuse more workers than there will ever be: the scheduler looks at the minimum alone."""
+    if workers < 1:
+        raise InvalidArgumentError(f"workers is {workers}", hint="use 1 or more")
+    capacity = sum(int(node.capacity.cpus) for node in nodes)
+    if nodes and workers > capacity:
+        raise InvalidArgumentError(
+            f"{workers} workers never fit", hint=f"this cluster has room for {capacity}"
+        )
 
 
 def _answers(deployment: deployment_pb2.Deployment) -> bool:

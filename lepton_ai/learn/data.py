@@ -21,6 +21,7 @@ __all__ = [
     "as_targets",
     "check_batch_norm",
     "check_lengths",
+    "check_samples",
     "fit_preprocessing",
     "split_validation",
 ]
@@ -77,6 +78,20 @@ def check_lengths(x: Any, y: Any) -> None:
         )
 
 
+def check_samples(config: ModelConfig, loss: Loss, x: Any, y: Any) -> None:
+    """Refuse what could not be trained on; a tokenizer need not be fitted.
+
+    Raises:
+        DataError: As for `as_inputs`, `as_targets` and `check_lengths`.
+    """
+    check_lengths(x, y)
+    if _tokenizer(config) is None:
+        as_inputs(config, x)
+    else:
+        _texts(x)
+    as_targets(loss, y, config.output_shape)
+
+
 def check_batch_norm(config: ModelConfig, smallest_batch: int) -> None:
     """Refuse batches too small for a mean and variance over them.
 
@@ -128,7 +143,13 @@ def _tokenizer(config: ModelConfig) -> Tokenizer | None:
 
 
 def _texts(x: Any) -> Sequence[str]:
-    return [x] if isinstance(x, str) else list(x)
+    texts: list[Any] = [x] if isinstance(x, str) else list(x)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(
+                f"sample {row} is of type {type(text).__name__}", hint="this model takes texts"
+            )
+    return texts
 
 
 def _numeric(x: Any) -> Array:

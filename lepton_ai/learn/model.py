@@ -116,7 +116,7 @@ class Model:
         epochs: int = 1,
         batch_size: int = 32,
         validation_split: float = 0.0,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: tuple[Any, Any] | str | None = None,
         shuffle: bool = True,
         seed: int | None = None,
         callbacks: Sequence[Callback] = (),
@@ -130,18 +130,21 @@ class Model:
 
         Args:
             x: ``(samples, *input_shape)`` numbers (an image's single channel may be left out), or
-                texts for a model with a tokenizer, or a stored dataset's name on a cluster.
-            y: One label a sample, as the loss takes them.
+                texts for a model with a tokenizer. On a cluster also a stored dataset, ``"name"``
+                or ``"name:version"``, whose split "train" is used.
+            y: One label a sample, as the loss takes them; a stored dataset has its own.
             epochs: Passes over the data.
             batch_size: Samples in a step.
             validation_split: Share at the end of the data that is held out and measured.
-            validation_data: ``(x, y)`` to measure on instead.
+            validation_data: ``(x, y)`` to measure on instead; the name of a split where `x` is a
+                stored dataset.
             shuffle: Whether each epoch has an order of its own.
             seed: Makes the run repeatable; drawn and kept in the history when not given.
-            callbacks: Such as `EarlyStopping` and `Checkpoint`.
-            resume_from: A `Checkpoint` file of the same run, to continue to `epochs`.
+            callbacks: Such as `EarlyStopping` and `Checkpoint`; not on a cluster.
+            resume_from: A `Checkpoint` file of the same run, to continue to `epochs`; not on a
+                cluster, which goes on by itself when workers are lost.
             cluster: Where to train; here when not given.
-            workers: Workers to train on, on a cluster.
+            workers: The most workers to train on; all that the cluster has when not given.
 
         Returns:
             Loss and metrics by epoch.
@@ -172,12 +175,15 @@ class Model:
         if validation_split and validation_data is not None:
             raise InvalidArgumentError("give validation_split or validation_data, not both")
         if cluster is not None:
-            if callbacks or resume_from is not None:
-                raise InvalidArgumentError("callbacks and resume_from are for training here")
+            _refuse_local_options(callbacks, resume_from)
             return self._fit_on(cluster, (x, y), validation_data, options, workers)
         if workers is not None:
             raise InvalidArgumentError("workers needs cluster=...")
         data.check_lengths(x, y)
+        if isinstance(validation_data, str):
+            raise InvalidArgumentError(
+                f"validation_data is {validation_data!r}", hint="give (x, y) when training here"
+            )
         training = (x, y)
         if validation_split:
             training, validation_data = data.split_validation(x, y, validation_split)
@@ -437,10 +443,14 @@ class Model:
         self,
         cluster: TrainingCluster,
         training: tuple[Any, Any],
-        validation: tuple[Any, Any] | None,
+        validation: tuple[Any, Any] | str | None,
         options: FitOptions,
         workers: int | None,
     ) -> History:
+        if isinstance(training[0], str):
+            _check_stored(training[1], validation)
+        else:
+            self._check_arrays(training, validation, options)
         weights = None if self._network is None else self.to_bytes()
         request = FitRequest(
             config=self.to_config(),
@@ -448,13 +458,29 @@ class Model:
             validation=validation,
             weights=weights,
             options=options,
-            workers=workers,
+            workers=None if workers is None else _positive("workers", workers),
         )
         result = cluster.fit_model(request)
         trained = self.from_bytes(result.model)
         self.config, self._network = trained.config, trained.module
         self.history = result.history
         return self.history
+
+    def _check_arrays(
+        self, training: tuple[Any, Any], validation: Any, options: FitOptions
+    ) -> None:
+        """Refuse here, before anything is sent, what could not be trained on there."""
+        loss = self._objective().loss
+        data.check_samples(self.config, loss, *training)
+        if isinstance(validation, str):
+            raise InvalidArgumentError(
+                f"validation_data is {validation!r}", hint="give (x, y) where x is not a name"
+            )
+        if validation is not None:
+            data.check_samples(self.config, loss, *validation)
+        if options.validation_split:
+            training, _ = data.split_validation(*training, options.validation_split)
+        data.check_batch_norm(self.config, min(options.batch_size, len(training[0])))
 
     def _samples(self, x: Any, y: Any) -> Samples:
         from lepton_ai.learn.fitting import Samples
@@ -503,6 +529,30 @@ def _network(config: ModelConfig, seed: int) -> Network:
     from lepton_ai.learn.trainer import training_device
 
     return build_module(config, seed).to(training_device())
+
+
+def _refuse_local_options(callbacks: Sequence[Callback], resume_from: str | Path | None) -> None:
+    if callbacks:
+        names = ", ".join(type(callback).__name__ for callback in callbacks)
+        raise InvalidArgumentError(
+            f"callbacks are for training here, not on a cluster: {names}",
+            hint="leave out callbacks or cluster",
+        )
+    if resume_from is not None:
+        raise InvalidArgumentError(
+            "resume_from is for training here, not on a cluster",
+            hint="load() the checkpoint and fit() on from its weights",
+        )
+
+
+def _check_stored(y: Any, validation: Any) -> None:
+    if y is not None:
+        raise InvalidArgumentError("y came with a stored dataset", hint="which has its own labels")
+    if not isinstance(validation, str | None):
+        raise InvalidArgumentError(
+            "validation_data is arrays and the training data a stored dataset",
+            hint="use validation_split, or name a split of the dataset",
+        )
 
 
 def _positive(name: str, value: int) -> int:

@@ -41,7 +41,7 @@ class FitRequest:
         config: `ModelConfig.to_dict` of a compiled model.
         training: ``(x, y)`` as the caller gave them; x may be a stored dataset's name, and y None
             where that dataset holds the labels.
-        validation: ``(x, y)`` to measure on, or None.
+        validation: ``(x, y)`` to measure on, a split's name for a stored dataset, or None.
         weights: A model file to start from (`lepton_ai.learn.files`), or None for fresh weights.
         options: How to train.
         workers: Workers to train on, or None to leave it to the cluster.
@@ -49,7 +49,7 @@ class FitRequest:
 
     config: dict[str, Any]
     training: tuple[Any, Any]
-    validation: tuple[Any, Any] | None
+    validation: tuple[Any, Any] | str | None
     weights: bytes | None
     options: FitOptions
     workers: int | None

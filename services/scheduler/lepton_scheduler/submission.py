@@ -125,9 +125,9 @@ def _check_training(train: job_pb2.TrainSpec) -> None:
         raise InvalidArgumentError(f"epochs is {train.epochs}", hint="train for 1 or more")
     if train.batch_size < 1:
         raise InvalidArgumentError(f"batch_size is {train.batch_size}", hint="use 1 or more")
-    if not 0 <= train.validation_fraction <= 0.5:
+    if not 0 <= train.validation_fraction < 1:
         raise InvalidArgumentError(
-            f"validation_fraction is {train.validation_fraction:g}", hint="use 0 to 0.5"
+            f"validation_fraction is {train.validation_fraction:g}", hint="from 0 to below 1"
         )
     if train.publish_as:
         check_name("model", train.publish_as)

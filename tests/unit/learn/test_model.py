@@ -8,6 +8,7 @@ import torch
 
 from lepton_ai import (
     CNN,
+    RNN,
     Callback,
     Checkpoint,
     EarlyStopping,
@@ -25,7 +26,7 @@ from lepton_ai.errors import (
     NotFoundError,
 )
 from lepton_ai.learn.network import build_module
-from lepton_ai.preprocessing import MinMaxScaler, StandardScaler
+from lepton_ai.preprocessing import MinMaxScaler, StandardScaler, Tokenizer
 
 CORNERS = [
     ("dense", {"units": 8, "activation": "relu"}),
@@ -275,6 +276,65 @@ def test_order_of_calls_is_checked(blobs):
 def test_bad_options_are_refused(blobs, options, message):
     with pytest.raises(InvalidArgumentError, match=message):
         corners().fit(*blobs, **options)
+
+
+class Unreached:
+    """A cluster that nothing may be sent to."""
+
+    def fit_model(self, request):
+        raise AssertionError(request)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"callbacks": [EarlyStopping()]}, "callbacks .* EarlyStopping"),
+        ({"resume_from": "run"}, "resume_from"),
+        ({"validation_data": "test"}, "validation_data is 'test'"),
+        ({"validation_split": 1.0}, "leaves a part empty"),
+        ({"validation_data": ([[0, 0]], [0, 1])}, "1 samples came with 2 labels"),
+        ({"y": [0]}, "200 samples came with 1 labels"),
+        ({"y": None}, "labels are missing"),
+        ({"y": np.full(200, 4)}, "labels must lie in"),
+        ({"x": np.full((200, 2), np.nan)}, "NaN"),
+        ({"x": np.zeros((200, 3))}, "shape"),
+        ({"x": "points"}, "y came with a stored dataset"),
+        ({"x": "points", "y": None, "validation_data": ([], [])}, "name a split"),
+    ],
+)
+def test_what_a_cluster_could_not_train_is_never_sent(blobs, options, message):
+    x, y = blobs
+    with pytest.raises(InvalidArgumentError, match=message):
+        corners().fit(**{"x": x, "y": y, "cluster": Unreached()} | options)
+
+
+def test_a_stored_dataset_is_named_to_the_cluster():
+    class Asked(Exception):
+        pass
+
+    class Asks:
+        def fit_model(self, request):
+            raise Asked(request)
+
+    with pytest.raises(Asked) as asked:
+        corners().fit("points:2", validation_data="test", shuffle=False, cluster=Asks())
+    (request,) = asked.value.args
+    assert request.training == ("points:2", None)
+    assert request.validation == "test"
+    assert not request.options.shuffle
+    assert request.workers is None
+
+
+def test_texts_are_expected_where_there_is_a_tokenizer():
+    model = RNN(
+        (4,),
+        [("embedding", {"vocabulary_size": 20, "units": 2}), "flatten", ("dense", {"units": 1})],
+        preprocessing=[Tokenizer(vocabulary_size=20, steps=4)],
+    )
+    model.compile(loss="mse")
+    with pytest.raises(DataError, match="sample 1 is of type int"):
+        model.fit(["one", 2], [0.0, 1.0])
 
 
 def test_batches_too_small_for_batch_norm_are_refused():
