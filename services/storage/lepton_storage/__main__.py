@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -22,6 +24,7 @@ from lepton_storage.manifests import Manifests
 from lepton_storage.models import Models
 from lepton_storage.peers import Channels, Members
 from lepton_storage.registry import Registry
+from lepton_storage.scrubbing import Scrubber
 from lepton_storage.servicer import StorageServicer
 from lepton_storage.settings import StorageSettings
 from lepton_storage.store import ObjectStore
@@ -49,10 +52,11 @@ async def main(settings: StorageSettings, runtime: Runtime) -> None:
         garbage_age_s=settings.garbage_age_s,
         interval_s=settings.heal_interval_s,
     )
+    scrubber = Scrubber(disk, runtime.clock, settings.scrub_bytes_per_s, settings.scrub_interval_s)
     store = ObjectStore(copies, manifests, members, runtime.clock, settings.max_object_bytes)
     servicer = _servicer(settings, runtime, store, disk)
     try:
-        await _serve(runtime, servicer, members, healer, disk)
+        await _serve(runtime, servicer, members, [healer.run, scrubber.run], disk)
     finally:
         await channels.close()
 
@@ -79,14 +83,18 @@ def _servicer(
 
 
 async def _serve(
-    runtime: Runtime, servicer: Servicer, members: Members, healer: Healer, disk: Disk
+    runtime: Runtime,
+    servicer: Servicer,
+    members: Members,
+    chores: Sequence[Callable[[], Coroutine[Any, Any, None]]],
+    disk: Disk,
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
         background = [tasks.create_task(members.follow())]
         # Before that, an upload would be acknowledged with the copies of a cluster of none.
         await members.known()
         async with serving(runtime, [servicer], node_pb2.NODE_ROLE_STORAGE) as membership:
-            background.append(tasks.create_task(healer.run()))
+            background += [tasks.create_task(chore()) for chore in chores]
             background.append(tasks.create_task(_tell_space(runtime, disk, membership)))
             await runtime.stopping.wait()
         for task in background:

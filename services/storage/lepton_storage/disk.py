@@ -68,6 +68,10 @@ class Disk:
         """Those of which there is no copy here, good or bad."""
         return await asyncio.to_thread(self._missing, chunk_hashes)
 
+    async def hashes(self) -> list[bytes]:
+        """What there is a copy of here, good or bad."""
+        return await asyncio.to_thread(self._hashes)
+
     async def collect(self, named: Set[bytes], written_before: float) -> int:
         """Remove chunks that are not `named` and were last put before a time (Unix, seconds).
 
@@ -84,6 +88,9 @@ class Disk:
     def _path(self, chunk_hash: bytes) -> Path:
         name = chunk_hash.hex()
         return self._chunks / name[:2] / name
+
+    def _hashes(self) -> list[bytes]:
+        return [bytes.fromhex(path.name) for path in self._chunks.glob("*/*")]
 
     def _missing(self, chunk_hashes: Collection[bytes]) -> set[bytes]:
         return {each for each in chunk_hashes if not self._path(each).exists()}

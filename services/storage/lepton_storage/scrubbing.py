@@ -1,0 +1,70 @@
+"""Copies that nobody reads are read too, so that decay is found while there is a good copy."""
+
+from __future__ import annotations
+
+import structlog
+from prometheus_client import Counter
+
+from lepton_ai.errors import DataCorruptError, NotFoundError
+from lepton_runtime.clock import Clock
+from lepton_storage.disk import Disk
+
+__all__ = ["Scrubber"]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.scrubbing")
+_read_bytes = Counter("lepton_storage_scrubbed_bytes", "Bytes of chunks read by the scrubber.")
+_bad = Counter("lepton_storage_bad_copies", "Bad copies that the scrubber found.")
+# It pauses each time it has read this much, and not for every small chunk.
+_BURST_BYTES = 8 * 1024 * 1024
+
+
+class Scrubber:
+    """Reads every chunk of this node, again and again, at a bounded rate.
+
+    A bad copy is put in quarantine by the disk; healing then fetches a good one.
+
+    Args:
+        disk: The chunks.
+        clock: Paces it.
+        bytes_per_s: It reads no faster.
+        interval_s: Pause between two passes.
+    """
+
+    def __init__(self, disk: Disk, clock: Clock, bytes_per_s: int, interval_s: float) -> None:
+        self._disk = disk
+        self._clock = clock
+        self._bytes_per_s = bytes_per_s
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Scrub until cancelled."""
+        while True:
+            bad = await self.scrub()
+            if bad:
+                _log.error("scrub_found_bad_copies", count=bad)
+            await self._clock.sleep(self._interval_s)
+
+    async def scrub(self) -> int:
+        """One pass over every chunk.
+
+        Returns:
+            How many copies were bad.
+        """
+        bad = unpaid = 0
+        for chunk_hash in await self._disk.hashes():
+            try:
+                unpaid += len(await self._disk.read(chunk_hash))
+            except DataCorruptError:
+                bad += 1
+                _bad.inc()
+            except NotFoundError:  # it was removed since the pass began
+                continue
+            if unpaid >= _BURST_BYTES:
+                await self._pause(unpaid)
+                unpaid = 0
+        _read_bytes.inc(unpaid)
+        return bad
+
+    async def _pause(self, read_bytes: int) -> None:
+        _read_bytes.inc(read_bytes)
+        await self._clock.sleep(read_bytes / self._bytes_per_s)
