@@ -45,7 +45,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "workers", "storage_nodes", "schedulers", "gateways", "active_jobs", "deployments", "ready_replicas", "models", "datasets")
+    __slots__ = ("version", "workers", "storage_nodes", "schedulers", "gateways", "active_jobs", "deployments", "ready_replicas", "models", "datasets", "storage_free_bytes", "under_replicated_chunks", "unreadable_chunks")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     STORAGE_NODES_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,9 @@ class GetStatusResponse(_message.Message):
     READY_REPLICAS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNDER_REPLICATED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    UNREADABLE_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     version: str
     workers: int
     storage_nodes: int
@@ -66,4 +69,7 @@ class GetStatusResponse(_message.Message):
     ready_replicas: int
     models: int
     datasets: int
-    def __init__(self, version: _Optional[str] = ..., workers: _Optional[int] = ..., storage_nodes: _Optional[int] = ..., schedulers: _Optional[int] = ..., gateways: _Optional[int] = ..., active_jobs: _Optional[int] = ..., deployments: _Optional[int] = ..., ready_replicas: _Optional[int] = ..., models: _Optional[int] = ..., datasets: _Optional[int] = ...) -> None: ...
+    storage_free_bytes: int
+    under_replicated_chunks: int
+    unreadable_chunks: int
+    def __init__(self, version: _Optional[str] = ..., workers: _Optional[int] = ..., storage_nodes: _Optional[int] = ..., schedulers: _Optional[int] = ..., gateways: _Optional[int] = ..., active_jobs: _Optional[int] = ..., deployments: _Optional[int] = ..., ready_replicas: _Optional[int] = ..., models: _Optional[int] = ..., datasets: _Optional[int] = ..., storage_free_bytes: _Optional[int] = ..., under_replicated_chunks: _Optional[int] = ..., unreadable_chunks: _Optional[int] = ...) -> None: ...

@@ -105,7 +105,8 @@ def check_role(wanted: int, own: int) -> None:
 
 def summarize(found: dict[str, list[bytes]]) -> gateway_pb2.GetStatusResponse:
     """Count what the cluster holds, from its records by prefix."""
-    roles = [node_pb2.Node.FromString(value).role for value in found[keys.NODES]]
+    nodes = [node_pb2.Node.FromString(value) for value in found[keys.NODES]]
+    roles = [node.role for node in nodes]
     jobs = [job_pb2.Job.FromString(value) for value in found[keys.JOBS]]
     deployments = [deployment_pb2.Deployment.FromString(value) for value in found[keys.DEPLOYMENTS]]
     return gateway_pb2.GetStatusResponse(
@@ -118,6 +119,9 @@ def summarize(found: dict[str, list[bytes]]) -> gateway_pb2.GetStatusResponse:
         ready_replicas=sum(deployment.ready_replicas for deployment in deployments),
         models=len(found[keys.MODELS]),
         datasets=len(found[keys.DATASETS]),
+        storage_free_bytes=sum(node.disk_free_bytes for node in nodes),
+        under_replicated_chunks=max((node.under_replicated_chunks for node in nodes), default=0),
+        unreadable_chunks=max((node.unreadable_chunks for node in nodes), default=0),
     )
 
 

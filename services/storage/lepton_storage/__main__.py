@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -29,12 +28,32 @@ from lepton_storage.servicer import StorageServicer
 from lepton_storage.settings import StorageSettings
 from lepton_storage.store import ObjectStore
 
-_SPACE_INTERVAL_S = 10.0
+_TELL_INTERVAL_S = 5.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a storage node is made of."""
+
+    disk: Disk
+    members: Members
+    channels: Channels
+    healer: Healer
+    scrubber: Scrubber
+    servicer: Servicer
 
 
 async def main(settings: StorageSettings, runtime: Runtime) -> None:
     """Keep chunks until told to stop."""
+    parts = _build(settings, runtime)
+    try:
+        await _serve(runtime, parts)
+    finally:
+        await parts.channels.close()
+
+
+def _build(settings: StorageSettings, runtime: Runtime) -> _Parts:
     disk = Disk(settings.data_dir, settings.reserve_bytes)
     members = Members(runtime.state)
     token, credentials = settings.service_token, settings.channel_credentials
@@ -55,10 +74,7 @@ async def main(settings: StorageSettings, runtime: Runtime) -> None:
     scrubber = Scrubber(disk, runtime.clock, settings.scrub_bytes_per_s, settings.scrub_interval_s)
     store = ObjectStore(copies, manifests, members, runtime.clock, settings.max_object_bytes)
     servicer = _servicer(settings, runtime, store, disk)
-    try:
-        await _serve(runtime, servicer, members, [healer.run, scrubber.run], disk)
-    finally:
-        await channels.close()
+    return _Parts(disk, members, channels, healer, scrubber, servicer)
 
 
 def _servicer(
@@ -82,35 +98,32 @@ def _servicer(
     )
 
 
-async def _serve(
-    runtime: Runtime,
-    servicer: Servicer,
-    members: Members,
-    chores: Sequence[Callable[[], Coroutine[Any, Any, None]]],
-    disk: Disk,
-) -> None:
+async def _serve(runtime: Runtime, parts: _Parts) -> None:
     async with asyncio.TaskGroup() as tasks:
-        background = [tasks.create_task(members.follow())]
+        background = [tasks.create_task(parts.members.follow())]
         # Before that, an upload would be acknowledged with the copies of a cluster of none.
-        await members.known()
-        async with serving(runtime, [servicer], node_pb2.NODE_ROLE_STORAGE) as membership:
-            background += [tasks.create_task(chore()) for chore in chores]
-            background.append(tasks.create_task(_tell_space(runtime, disk, membership)))
+        await parts.members.known()
+        async with serving(runtime, [parts.servicer], node_pb2.NODE_ROLE_STORAGE) as membership:
+            told = _tell(runtime, parts.disk, parts.healer, membership)
+            for chore in (parts.healer.run(), parts.scrubber.run(), told):
+                background.append(tasks.create_task(chore))
             await runtime.stopping.wait()
         for task in background:
             task.cancel()
 
 
-async def _tell_space(runtime: Runtime, disk: Disk, membership: Membership) -> None:
-    """Keep the free space in this node's record, which placement goes by."""
+async def _tell(runtime: Runtime, disk: Disk, healer: Healer, membership: Membership) -> None:
+    """Keep this node's record true: free space, which placement goes by, and what lacks copies."""
     while True:
         node = membership.node
         node.disk_capacity_bytes, node.disk_free_bytes = await disk.usage()
+        node.under_replicated_chunks = healer.health.under_replicated
+        node.unreadable_chunks = healer.health.unreadable
         try:
             await membership.update(node)
         except LeptonError as error:
-            _log.warning("space_not_told", error=str(error))
-        await runtime.clock.sleep(_SPACE_INTERVAL_S)
+            _log.warning("record_not_told", error=str(error))
+        await runtime.clock.sleep(_TELL_INTERVAL_S)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from prometheus_client import Gauge
 
 from lepton_ai.errors import LeptonError
 from lepton_ai.proto.v1.storage_pb2 import Chunk, Object
@@ -16,9 +17,41 @@ from lepton_storage.manifests import Manifests
 from lepton_storage.peers import Members
 from lepton_storage.placement import StorageNode, ranked, targets
 
-__all__ = ["Absences", "Healer", "Repair", "plan"]
+__all__ = ["Absences", "Healer", "Health", "Repair", "health", "plan"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.healing")
+
+
+_short = Gauge("lepton_storage_under_replicated_chunks", "Chunks with fewer copies than wanted.")
+_gone = Gauge("lepton_storage_unreadable_chunks", "Chunks of which no living node has a copy.")
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the chunks of the whole cluster stand, as one node sees it.
+
+    Args:
+        under_replicated: Chunks with fewer copies on living nodes than wanted.
+        unreadable: Those of them with none.
+    """
+
+    under_replicated: int = 0
+    unreadable: int = 0
+
+
+def health(manifests: Iterable[Object], living: Container[str]) -> Health:
+    """Count what lacks copies. A chunk of two objects counts once, by the higher wish."""
+    wanted: dict[bytes, int] = {}
+    copies: dict[bytes, int] = {}
+    for manifest in manifests:
+        for chunk in manifest.chunks:
+            wanted[chunk.hash] = max(wanted.get(chunk.hash, 0), manifest.replication)
+            here = sum(node in living for node in chunk.nodes)
+            copies[chunk.hash] = max(copies.get(chunk.hash, 0), here)
+    return Health(
+        sum(copies[chunk] < wanted[chunk] for chunk in wanted),
+        sum(not count for count in copies.values()),
+    )
 
 
 @dataclass(frozen=True)
@@ -113,6 +146,12 @@ class Healer:
         self._clock = clock
         self._interval_s = interval_s
         self._absences = Absences(grace_s)
+        self._health = Health()
+
+    @property
+    def health(self) -> Health:
+        """How the cluster's chunks stood at the last round."""
+        return self._health
 
     async def run(self) -> None:
         """Heal until cancelled. What fails is logged and tried again in the next round."""
@@ -129,12 +168,18 @@ class Healer:
         living = self._members.nodes
         named = {node for item in manifests for chunk in item.chunks for node in chunk.nodes}
         lost = self._absences.lost(self._clock.monotonic(), named, living)
+        self._tell(health(manifests, living))
         await self._refill(manifests)
         await self._collect(manifests)
         for manifest in manifests:
             repairs = plan(manifest, self._node_id, living, lost)
             if repairs:
                 await self._mend(manifest.id, repairs)
+
+    def _tell(self, seen: Health) -> None:
+        self._health = seen
+        _short.set(seen.under_replicated)
+        _gone.set(seen.unreadable)
 
     async def _collect(self, manifests: Sequence[Object]) -> None:
         """Remove what no object has; what is young may be part of one that is being stored."""

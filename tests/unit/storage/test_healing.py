@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lepton_ai.proto.v1.storage_pb2 import Chunk, Object
 from lepton_storage.chunking import digest
-from lepton_storage.healing import Absences, plan
+from lepton_storage.healing import Absences, Health, health, plan
 from lepton_storage.placement import StorageNode
 
 NAMES = "abcde"
@@ -55,3 +55,16 @@ def test_nothing_is_copied_while_a_node_may_come_back() -> None:
     manifest = Object(id="o", chunks=[chunk], replication=2)
     assert plan(manifest, "a", living("ac"), lost=set()) == []
     assert len(plan(manifest, "a", living("ac"), lost={"b"})) == 1
+
+
+def test_what_lacks_copies_is_counted() -> None:
+    whole = Chunk(hash=b"w", nodes=["a", "b"])
+    short = Chunk(hash=b"s", nodes=["a", "c"])
+    gone = Chunk(hash=b"g", nodes=["c"])
+    manifests = [
+        Object(id="o", chunks=[whole, short, gone], replication=2),
+        Object(id="p", chunks=[short, short], replication=1),
+    ]
+    assert health(manifests, "ab") == Health(under_replicated=2, unreadable=1)
+    assert health(manifests, "abc") == Health(under_replicated=1, unreadable=0)
+    assert health([], "a") == Health()
