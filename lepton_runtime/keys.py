@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "ALIASES",
     "CHECKPOINTS",
     "DATASETS",
     "DEPLOYMENTS",
@@ -14,6 +15,7 @@ __all__ = [
     "REVOKED_KEYS",
     "TASKS",
     "TASK_STATUS",
+    "alias",
     "checkpoints",
     "dataset",
     "deployment",
@@ -37,6 +39,7 @@ TASK_STATUS = f"{ROOT}/task_status/"
 OBJECTS = f"{ROOT}/objects/"
 DATASETS = f"{ROOT}/datasets/"
 MODELS = f"{ROOT}/models/"
+ALIASES = f"{ROOT}/aliases/"
 CHECKPOINTS = f"{ROOT}/checkpoints/"
 REVOKED_KEYS = f"{ROOT}/revoked_keys/"
 ELECTION = f"{ROOT}/election/scheduler"
@@ -90,6 +93,11 @@ def dataset(name: str, version: int) -> str:
 def model(name: str, version: int) -> str:
     """A version of a model; numbers are padded so that keys sort as versions do."""
     return f"{MODELS}{name}/{version:08d}"
+
+
+def alias(model_name: str, name: str) -> str:
+    """An alias of a model."""
+    return f"{ALIASES}{model_name}/{name}"
 
 
 def revoked_key(key_id: str) -> str:

@@ -13,7 +13,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["age_text", "print_json", "print_table", "size_text", "to_form"]
+from lepton_ai.proto.v1.storage_pb2 import Model
+
+__all__ = ["age_text", "lineage", "print_json", "print_table", "size_text", "to_form"]
 
 _console = Console()
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -35,6 +37,37 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     _console.print(table)
+
+
+def lineage(model: Model, aliases: Sequence[str]) -> list[tuple[str, str]]:
+    """Where a model came from, as rows of a table; what is not known is left out."""
+    rows = [
+        ("model", f"{model.name}:{model.version}"),
+        ("aliases", ", ".join(aliases)),
+        ("published", model.created_at.ToDatetime(UTC).isoformat(" ", "seconds")),
+        ("tenant", model.tenant),
+        ("job", model.job_id),
+        ("dataset", model.dataset),
+        ("data", model.dataset_object),
+        (
+            "metrics",
+            ", ".join(f"{key} {value:.4g}" for key, value in sorted(model.metrics.items())),
+        ),
+        ("libraries", ", ".join(f"{key} {text}" for key, text in sorted(model.libraries.items()))),
+        ("layers", ", ".join(_layers(model.model_config))),
+        ("onnx", model.onnx_object),
+        ("weights", model.weights_object),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def _layers(model_config: str) -> list[str]:
+    """Layers as they are declared: a name, and what differs from its defaults."""
+    layers: list[tuple[str, dict[str, Any]]] = json.loads(model_config or "{}").get("layers", [])
+    return [
+        f"{name}({', '.join(f'{key}={value}' for key, value in parameters.items())})"
+        for name, parameters in layers
+    ]
 
 
 def age_text(moment: Timestamp, now: datetime | None = None) -> str:

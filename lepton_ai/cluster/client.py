@@ -41,6 +41,7 @@ from lepton_ai.proto.v1 import (
     storage_pb2_grpc,
 )
 from lepton_ai.rpc import open_channel, translated_errors
+from lepton_ai.versions import library_versions
 
 if TYPE_CHECKING:
     from lepton_ai.learn.model import Model
@@ -273,6 +274,7 @@ class AsyncCluster:
             onnx_object=onnx.id,
             weights_object=weights.id,
             model_config=json.dumps(model.to_config()),
+            libraries=library_versions(),
         )
         async with translated_errors():
             request = storage_pb2.PublishModelRequest(model=form)
@@ -290,7 +292,8 @@ class AsyncCluster:
         """Serve a model and wait until every replica answers.
 
         Args:
-            model: A published model's name, or a trained model, which is published first.
+            model: A published model's name; ``"name@alias"`` to follow an alias wherever it
+                moves; or a trained model, which is published first.
             name: Of the endpoint; by default the model's name, or its kind, such as "cnn".
             version: A published version; 0 for the newest.
             replicas: Copies, each on a worker of its own.
@@ -304,8 +307,9 @@ class AsyncCluster:
         if not isinstance(model, str):
             published = await self.publish(model, name or model.config.kind.lower())
             model, version = published.name, published.version
+        model, _, alias = model.partition("@")
         spec = deployment_pb2.DeploymentSpec(
-            name=name or model, model=model, version=version, replicas=replicas
+            name=name or model, model=model, version=version, alias=alias, replicas=replicas
         )
         async with translated_errors():
             request = scheduler_pb2.ApplyDeploymentRequest(spec=spec)
@@ -343,6 +347,73 @@ class AsyncCluster:
             request = scheduler_pb2.ListDeploymentsRequest()
             answer = await self._scheduler.ListDeployments(request, timeout=_CALL_S)
             return list(answer.deployments)
+
+    async def model(self, name: str) -> storage_pb2.Model:
+        """A version of a model: ``"name"`` for the newest, ``"name:3"`` or ``"name@alias"``.
+
+        Raises:
+            NotFoundError: There is no such model, version or alias.
+        """
+        name, _, alias = name.partition("@")
+        name, _, version = name.partition(":")
+        if version and not version.isdigit():
+            raise InvalidArgumentError(
+                f"version {version!r} is no number", hint="such as 'mnist:3'"
+            )
+        request = storage_pb2.GetModelRequest(name=name, version=int(version or 0))
+        if alias:
+            request.version = await self._alias_version(name, alias)
+        async with translated_errors():
+            return (await self._storage.GetModel(request, timeout=_CALL_S)).model
+
+    async def delete_model(self, name: str, version: int) -> None:
+        """Forget a version that no alias and no deployment names.
+
+        Raises:
+            NotFoundError: There is no such version.
+            ConflictError: It is in use; says by what.
+        """
+        async with translated_errors():
+            request = storage_pb2.DeleteModelRequest(name=name, version=version)
+            await self._storage.DeleteModel(request, timeout=_CALL_S)
+
+    async def move_alias(
+        self, model: str, alias: str, version: int = 0, *, from_version: int | None = None
+    ) -> storage_pb2.Alias:
+        """Point an alias, such as "champion", at a version. Deployments that follow it roll.
+
+        Args:
+            model: The model's name.
+            alias: The alias's name.
+            version: A published version; 0 for the newest.
+            from_version: Move only if it is there now; 0: only if there is no such alias yet.
+
+        Raises:
+            NotFoundError: There is no such model or version.
+            ConflictError: It is not where `from_version` says.
+        """
+        request = storage_pb2.MoveAliasRequest(
+            model=model, alias=alias, version=version, from_version=from_version
+        )
+        async with translated_errors():
+            return (await self._storage.MoveAlias(request, timeout=_CALL_S)).alias
+
+    async def delete_alias(self, model: str, alias: str) -> None:
+        """Forget an alias.
+
+        Raises:
+            NotFoundError: There is none of this name.
+            ConflictError: A deployment follows it.
+        """
+        async with translated_errors():
+            request = storage_pb2.DeleteAliasRequest(model=model, alias=alias)
+            await self._storage.DeleteAlias(request, timeout=_CALL_S)
+
+    async def aliases(self, model: str = "") -> list[storage_pb2.Alias]:
+        """Aliases of a model, or of all."""
+        async with translated_errors():
+            request = storage_pb2.ListAliasesRequest(model=model)
+            return list((await self._storage.ListAliases(request, timeout=_CALL_S)).aliases)
 
     async def models(self) -> list[storage_pb2.Model]:
         """All versions of all models."""
@@ -418,6 +489,13 @@ class AsyncCluster:
         except NotFoundError:
             await self.upload(name, columns)
         return name, "validation" if "validation" in splits else ""
+
+    async def _alias_version(self, model: str, alias: str) -> int:
+        found = {each.name: each.version for each in await self.aliases(model)}
+        if alias not in found:
+            known = ", ".join(sorted(found)) or "none"
+            raise NotFoundError(f"model {model!r} has no alias {alias!r}", hint=f"it has: {known}")
+        return found[alias]
 
     async def _dataset(self, name: str) -> storage_pb2.Dataset:
         async with translated_errors():

@@ -225,6 +225,30 @@ class Cluster:
         """All deployments."""
         return self._loop.run(self._inner.deployments())
 
+    def model(self, name: str) -> storage_pb2.Model:
+        """A version of a model: ``"name"`` for the newest, ``"name:3"`` or ``"name@alias"``."""
+        return self._loop.run(self._inner.model(name))
+
+    def delete_model(self, name: str, version: int) -> None:
+        """Forget a version that no alias and no deployment names."""
+        self._loop.run(self._inner.delete_model(name, version))
+
+    def move_alias(
+        self, model: str, alias: str, version: int = 0, *, from_version: int | None = None
+    ) -> storage_pb2.Alias:
+        """Point an alias, such as "champion", at a version. Deployments that follow it roll."""
+        return self._loop.run(
+            self._inner.move_alias(model, alias, version, from_version=from_version)
+        )
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        """Forget an alias."""
+        self._loop.run(self._inner.delete_alias(model, alias))
+
+    def aliases(self, model: str = "") -> list[storage_pb2.Alias]:
+        """Aliases of a model, or of all."""
+        return self._loop.run(self._inner.aliases(model))
+
     def models(self) -> list[storage_pb2.Model]:
         """All versions of all models."""
         return self._loop.run(self._inner.models())

@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lepton_ai.proto.v1 import node_pb2 as lepton__ai_dot_proto_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lepton_ai/proto/v1/deployment.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlepton_ai/proto/v1/node.proto\"\x82\x01\n\x0e\x44\x65ploymentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08replicas\x18\x04 \x01(\x05\x12\x30\n\tresources\x18\x05 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\"\x9e\x02\n\nDeployment\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".lepton_ai.proto.v1.DeploymentSpec\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.lepton_ai.proto.v1.DeploymentState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eready_replicas\x18\x05 \x01(\x05\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xad\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x44\x45PLOYMENT_STATE_PROGRESSING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DEGRADED\x10\x03\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lepton_ai/proto/v1/deployment.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlepton_ai/proto/v1/node.proto\"\x91\x01\n\x0e\x44\x65ploymentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08replicas\x18\x04 \x01(\x05\x12\r\n\x05\x61lias\x18\x06 \x01(\t\x12\x30\n\tresources\x18\x05 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\"\x9e\x02\n\nDeployment\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".lepton_ai.proto.v1.DeploymentSpec\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.lepton_ai.proto.v1.DeploymentState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eready_replicas\x18\x05 \x01(\x05\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xad\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x44\x45PLOYMENT_STATE_PROGRESSING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DEGRADED\x10\x03\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lepton_ai.proto.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPLOYMENTSTATE']._serialized_start=546
-  _globals['_DEPLOYMENTSTATE']._serialized_end=719
+  _globals['_DEPLOYMENTSTATE']._serialized_start=561
+  _globals['_DEPLOYMENTSTATE']._serialized_end=734
   _globals['_DEPLOYMENTSPEC']._serialized_start=124
-  _globals['_DEPLOYMENTSPEC']._serialized_end=254
-  _globals['_DEPLOYMENT']._serialized_start=257
-  _globals['_DEPLOYMENT']._serialized_end=543
+  _globals['_DEPLOYMENTSPEC']._serialized_end=269
+  _globals['_DEPLOYMENT']._serialized_start=272
+  _globals['_DEPLOYMENT']._serialized_end=558
 # @@protoc_insertion_point(module_scope)

@@ -24,18 +24,20 @@ DEPLOYMENT_STATE_DEGRADED: DeploymentState
 DEPLOYMENT_STATE_FAILED: DeploymentState
 
 class DeploymentSpec(_message.Message):
-    __slots__ = ("name", "model", "version", "replicas", "resources")
+    __slots__ = ("name", "model", "version", "replicas", "alias", "resources")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     version: int
     replicas: int
+    alias: str
     resources: _node_pb2.Resources
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ...) -> None: ...
 
 class Deployment(_message.Message):
     __slots__ = ("spec", "tenant", "state", "reason", "ready_replicas", "generation", "created_at", "updated_at")

@@ -14,7 +14,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Event(_message.Message):
-    __slots__ = ("id", "at", "source", "node_joined", "node_lost", "job_submitted", "job_state_changed", "task_placed", "task_finished", "model_published", "dataset_created", "deployment_changed", "leader_elected")
+    __slots__ = ("id", "at", "source", "node_joined", "node_lost", "job_submitted", "job_state_changed", "task_placed", "task_finished", "model_published", "dataset_created", "deployment_changed", "leader_elected", "alias_moved")
     ID_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,7 @@ class Event(_message.Message):
     DATASET_CREATED_FIELD_NUMBER: _ClassVar[int]
     DEPLOYMENT_CHANGED_FIELD_NUMBER: _ClassVar[int]
     LEADER_ELECTED_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_MOVED_FIELD_NUMBER: _ClassVar[int]
     id: str
     at: _timestamp_pb2.Timestamp
     source: str
@@ -41,7 +42,8 @@ class Event(_message.Message):
     dataset_created: DatasetCreated
     deployment_changed: DeploymentChanged
     leader_elected: LeaderElected
-    def __init__(self, id: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[str] = ..., node_joined: _Optional[_Union[NodeJoined, _Mapping]] = ..., node_lost: _Optional[_Union[NodeLost, _Mapping]] = ..., job_submitted: _Optional[_Union[JobSubmitted, _Mapping]] = ..., job_state_changed: _Optional[_Union[JobStateChanged, _Mapping]] = ..., task_placed: _Optional[_Union[TaskPlaced, _Mapping]] = ..., task_finished: _Optional[_Union[TaskFinished, _Mapping]] = ..., model_published: _Optional[_Union[ModelPublished, _Mapping]] = ..., dataset_created: _Optional[_Union[DatasetCreated, _Mapping]] = ..., deployment_changed: _Optional[_Union[DeploymentChanged, _Mapping]] = ..., leader_elected: _Optional[_Union[LeaderElected, _Mapping]] = ...) -> None: ...
+    alias_moved: AliasMoved
+    def __init__(self, id: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[str] = ..., node_joined: _Optional[_Union[NodeJoined, _Mapping]] = ..., node_lost: _Optional[_Union[NodeLost, _Mapping]] = ..., job_submitted: _Optional[_Union[JobSubmitted, _Mapping]] = ..., job_state_changed: _Optional[_Union[JobStateChanged, _Mapping]] = ..., task_placed: _Optional[_Union[TaskPlaced, _Mapping]] = ..., task_finished: _Optional[_Union[TaskFinished, _Mapping]] = ..., model_published: _Optional[_Union[ModelPublished, _Mapping]] = ..., dataset_created: _Optional[_Union[DatasetCreated, _Mapping]] = ..., deployment_changed: _Optional[_Union[DeploymentChanged, _Mapping]] = ..., leader_elected: _Optional[_Union[LeaderElected, _Mapping]] = ..., alias_moved: _Optional[_Union[AliasMoved, _Mapping]] = ...) -> None: ...
 
 class NodeJoined(_message.Message):
     __slots__ = ("node",)
@@ -88,6 +90,14 @@ class ModelPublished(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     model: _storage_pb2.Model
     def __init__(self, model: _Optional[_Union[_storage_pb2.Model, _Mapping]] = ...) -> None: ...
+
+class AliasMoved(_message.Message):
+    __slots__ = ("alias", "previous")
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    alias: _storage_pb2.Alias
+    previous: int
+    def __init__(self, alias: _Optional[_Union[_storage_pb2.Alias, _Mapping]] = ..., previous: _Optional[int] = ...) -> None: ...
 
 class DatasetCreated(_message.Message):
     __slots__ = ("dataset",)

@@ -91,6 +91,26 @@ class StorageServiceStub:
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/DeleteModel',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.MoveAlias = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/MoveAlias',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.MoveAliasRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.MoveAliasResponse.FromString,
+                _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/DeleteAlias',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteAliasResponse.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/ListAliases',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/lepton_ai.proto.v1.StorageService/ListModels',
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListModelsRequest.SerializeToString,
@@ -177,6 +197,33 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteModel(self, request, context):
+        """Forgets a version that no alias and no deployment names. Its number is not used again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveAlias(self, request, context):
+        """Points an alias at a version, compared and swapped. Deployments that follow it roll.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlias(self, request, context):
+        """Forgets an alias that no deployment follows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -240,6 +287,26 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetModelRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetModelResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'MoveAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveAlias,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.MoveAliasRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.MoveAliasResponse.SerializeToString,
+            ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteAliasResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListAliasesRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListAliasesResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -546,6 +613,114 @@ class StorageService:
             '/lepton_ai.proto.v1.StorageService/GetModel',
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetModelRequest.SerializeToString,
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/DeleteModel',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/MoveAlias',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.MoveAliasRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.MoveAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/DeleteAlias',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteAliasRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/ListAliases',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListAliasesRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListAliasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,7 @@ from lepton_ai.proto.v1 import (
     job_pb2,
     node_pb2,
     options_pb2,
+    storage_pb2,
 )
 from lepton_runtime import keys
 from lepton_runtime.auth import TokenSigner
@@ -117,12 +118,16 @@ def summarize(found: dict[str, list[bytes]]) -> gateway_pb2.GetStatusResponse:
         active_jobs=sum(job.state not in _ENDED for job in jobs),
         deployments=len(deployments),
         ready_replicas=sum(deployment.ready_replicas for deployment in deployments),
-        models=len(found[keys.MODELS]),
-        datasets=len(found[keys.DATASETS]),
+        models=_present(storage_pb2.Model, found[keys.MODELS]),
+        datasets=_present(storage_pb2.Dataset, found[keys.DATASETS]),
         storage_free_bytes=sum(node.disk_free_bytes for node in nodes),
         under_replicated_chunks=max((node.under_replicated_chunks for node in nodes), default=0),
         unreadable_chunks=max((node.unreadable_chunks for node in nodes), default=0),
     )
+
+
+def _present(kind: type[storage_pb2.Model | storage_pb2.Dataset], values: list[bytes]) -> int:
+    return sum(not kind.FromString(value).HasField("deleted_at") for value in values)
 
 
 def _ttl_s(wanted: int) -> int:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, task_pb2
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
 
 __all__ = ["ENDED", "Cluster", "TaskKey", "job_of"]
 
@@ -18,13 +18,19 @@ ENDED = frozenset(
 
 @dataclass
 class Cluster:
-    """What is wanted (jobs, deployments) and what is there (workers, tasks, statuses)."""
+    """What is wanted (jobs, deployments) and what is there (workers, tasks, statuses, models)."""
 
     workers: dict[str, node_pb2.Node] = field(default_factory=dict)
     jobs: dict[str, job_pb2.Job] = field(default_factory=dict)
     deployments: dict[str, deployment_pb2.Deployment] = field(default_factory=dict)
     tasks: dict[TaskKey, task_pb2.Task] = field(default_factory=dict)
     statuses: dict[TaskKey, task_pb2.TaskStatus] = field(default_factory=dict)
+    models: dict[tuple[str, int], storage_pb2.Model] = field(default_factory=dict)
+    aliases: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def onnx_object(self, spec: deployment_pb2.DeploymentSpec) -> str:
+        """What a deployment serves; empty while its model has not been seen."""
+        return self.models.get((spec.model, spec.version), storage_pb2.Model()).onnx_object
 
     def status_of(self, task: task_pb2.Task) -> task_pb2.TaskStatus:
         """What the worker says of this attempt; unspecified while it has said nothing."""

@@ -15,7 +15,7 @@ from lepton_scheduler.placement import Rooms
 __all__ = ["decide"]
 
 
-def decide(now: float, cluster: Cluster, onnx_objects: dict[tuple[str, int], str]) -> list[Action]:
+def decide(now: float, cluster: Cluster) -> list[Action]:
     """Actions that bring the cluster nearer to what is wanted, in order.
 
     Serving goes first: a replica that is missing costs requests, a rank that waits costs time.
@@ -23,10 +23,9 @@ def decide(now: float, cluster: Cluster, onnx_objects: dict[tuple[str, int], str
     Args:
         now: Seconds since the epoch.
         cluster: What is wanted and what is there.
-        onnx_objects: The object of each published model and version.
     """
     rooms = Rooms(cluster.workers, cluster.alive())
     return [
-        *decide_deployments(now, cluster, rooms, onnx_objects),
+        *decide_deployments(now, cluster, rooms),
         *decide_jobs(now, cluster, rooms),
     ]

@@ -16,24 +16,42 @@ __all__ = ["decide_deployments"]
 _RETRY_S = 5.0
 
 
-def decide_deployments(
-    now: float, cluster: Cluster, rooms: Rooms, onnx_objects: dict[tuple[str, int], str]
-) -> Iterator[Action]:
+def decide_deployments(now: float, cluster: Cluster, rooms: Rooms) -> Iterator[Action]:
     """Actions for all deployments.
 
     Args:
         now: Seconds since the epoch.
         cluster: What is wanted and what is there.
         rooms: What is free, kept up to date.
-        onnx_objects: The object of each published model and version.
     """
     for deployment in cluster.deployments.values():
-        spec = deployment.spec
-        object_id = onnx_objects.get((spec.model, spec.version), "")
+        moved = followed(now, cluster, deployment)
+        if moved is not None:
+            yield UpdateDeployment(moved)
+            continue  # the rest is decided on the deployment as it then is
+        object_id = cluster.onnx_object(deployment.spec)
         yield from _Deployment(now, cluster, rooms, deployment, object_id).decide()
     for task in list(cluster.tasks.values()):
         if task.replica.deployment and task.replica.deployment not in cluster.deployments:
             yield RemoveTask(task, "its deployment was deleted")
+
+
+def followed(
+    now: float, cluster: Cluster, deployment: deployment_pb2.Deployment
+) -> deployment_pb2.Deployment | None:
+    """The deployment at the version its alias moved to; None where it is there already."""
+    spec = deployment.spec
+    version = cluster.aliases.get((spec.model, spec.alias), spec.version)
+    if not spec.alias or version == spec.version:
+        return None
+    fresh = deployment_pb2.Deployment()
+    fresh.CopyFrom(deployment)
+    fresh.spec.version = version
+    fresh.generation += 1
+    fresh.state = deployment_pb2.DEPLOYMENT_STATE_PROGRESSING
+    fresh.reason = f"{spec.model}@{spec.alias} moved to version {version}"
+    fresh.updated_at.FromNanoseconds(int(now * 1e9))
+    return fresh
 
 
 @dataclass

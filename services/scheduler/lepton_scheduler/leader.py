@@ -98,7 +98,7 @@ class Leader:
         """Decide and write; answers the revision at which each key was written."""
         written: dict[str, int] = {}
         cluster = observer.cluster()
-        for action in decide(self._clock.now(), cluster, observer.onnx_objects()):
+        for action in decide(self._clock.now(), cluster):
             conditions, operations = _transaction(action, observer, leadership.token)
             try:
                 revision = await self._state.commit([leadership.condition, *conditions], operations)

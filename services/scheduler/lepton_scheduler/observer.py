@@ -20,6 +20,7 @@ _TYPES: dict[str, Callable[[bytes], Any]] = {
     keys.TASKS: task_pb2.Task.FromString,
     keys.TASK_STATUS: task_pb2.TaskStatus.FromString,
     keys.MODELS: storage_pb2.Model.FromString,
+    keys.ALIASES: storage_pb2.Alias.FromString,
 }
 
 
@@ -66,12 +67,9 @@ class Observer:
             deployments={d.spec.name: d for d in self._records[keys.DEPLOYMENTS].values()},
             tasks={(t.node_id, t.id): t for t in self._records[keys.TASKS].values()},
             statuses={(s.node_id, s.task_id): s for s in self._records[keys.TASK_STATUS].values()},
+            models={(m.name, m.version): m for m in self._records[keys.MODELS].values()},
+            aliases={(a.model, a.name): a.version for a in self._records[keys.ALIASES].values()},
         )
-
-    def onnx_objects(self) -> dict[tuple[str, int], str]:
-        """The object of each published model and version."""
-        models = self._records[keys.MODELS].values()
-        return {(model.name, model.version): model.onnx_object for model in models}
 
     async def _follow(self, prefix: str) -> None:
         async for change in self._state.watch(prefix):

@@ -145,6 +145,8 @@ class SchedulerServicer(SchedulerServiceServicer):
     ) -> scheduler_pb2.ApplyDeploymentResponse:
         """Create a deployment or change it."""
         spec = check_deployment(request.spec)
+        if spec.alias:
+            spec.version = (await self._alias(spec.model, spec.alias)).version
         spec.version = (await self._model(spec.model, spec.version)).version
         for _ in range(_ATTEMPTS):
             record = await self._state.get(keys.deployment(spec.name))
@@ -221,8 +223,10 @@ class SchedulerServicer(SchedulerServiceServicer):
     async def _check_dataset(self, train: job_pb2.TrainSpec) -> None:
         """Refuse a dataset or split that is not there; pin the newest version."""
         name, _, wanted = train.dataset.partition(":")
-        datasets = [d for d in await self._all(keys.DATASETS, storage_pb2.Dataset)]
-        versions = {d.version: d for d in datasets if d.name == name}
+        datasets = await self._all(keys.DATASETS, storage_pb2.Dataset)
+        versions = {
+            d.version: d for d in datasets if d.name == name and not d.HasField("deleted_at")
+        }
         if not versions:
             raise not_found("dataset", name, {d.name for d in datasets})
         if wanted and (not wanted.isdigit() or int(wanted) not in versions):
@@ -261,9 +265,19 @@ class SchedulerServicer(SchedulerServiceServicer):
             await merged.put(scheduler_pb2.WatchJobResponse(progress=progress))
 
     async def _model(self, name: str, version: int) -> storage_pb2.Model:
-        models = await self._all(keys.MODELS, storage_pb2.Model)
+        everything = await self._all(keys.MODELS, storage_pb2.Model)
+        models = [model for model in everything if not model.HasField("deleted_at")]
         mine = [model for model in models if model.name == name]
         return newest(mine, name, version, {model.name for model in models})
+
+    async def _alias(self, model: str, name: str) -> storage_pb2.Alias:
+        record = await self._state.get(keys.alias(model, name))
+        if record is None:
+            aliases = await self._all(keys.ALIASES, storage_pb2.Alias)
+            raise not_found(
+                f"alias of model {model!r}", name, {a.name for a in aliases if a.model == model}
+            )
+        return storage_pb2.Alias.FromString(record.value)
 
     async def _deployment(self, name: str) -> deployment_pb2.Deployment:
         record = await self._state.get(keys.deployment(check_name("deployment", name)))

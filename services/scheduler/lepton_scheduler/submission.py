@@ -51,6 +51,12 @@ def check_deployment(spec: deployment_pb2.DeploymentSpec) -> deployment_pb2.Depl
     checked.CopyFrom(spec)
     check_name("model", checked.model)
     checked.name = check_name("deployment", checked.name or checked.model)
+    if checked.alias:
+        check_name("alias", checked.alias)
+        if checked.version:
+            raise InvalidArgumentError(
+                "a deployment follows an alias or stays at a version", hint="give one of them"
+            )
     checked.replicas = checked.replicas or 1
     if not 1 <= checked.replicas <= MAX_REPLICAS:
         raise InvalidArgumentError(

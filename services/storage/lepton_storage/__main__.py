@@ -15,6 +15,7 @@ from lepton_runtime import keys
 from lepton_runtime.membership import Membership
 from lepton_runtime.server import Servicer
 from lepton_runtime.service import Runtime, run, serving
+from lepton_storage.aliases import Aliases
 from lepton_storage.copies import Copies
 from lepton_storage.datasets import Datasets
 from lepton_storage.disk import Disk
@@ -82,14 +83,15 @@ def _servicer(
 ) -> Servicer:
     datasets = Registry(runtime.state, storage_pb2.Dataset, keys.DATASETS, keys.dataset)
     models = Registry(runtime.state, storage_pb2.Model, keys.MODELS, keys.model)
-    says = (store, runtime.bus, runtime.clock, settings.node_id)
+    voice = (runtime.bus, runtime.clock, settings.node_id)
     servicer = StorageServicer(
         store=store,
         disk=disk,
-        datasets=Datasets(datasets, *says),
-        models=Models(models, *says),
+        datasets=Datasets(datasets, store, *voice),
+        models=Models(models, store, *voice),
         known_datasets=datasets,
         known_models=models,
+        aliases=Aliases(runtime.state, models, *voice),
     )
     return Servicer(
         servicer,

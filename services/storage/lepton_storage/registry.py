@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1.storage_pb2 import Dataset, Model
-from lepton_runtime.state import Absent, State, Write
+from lepton_runtime.state import (
+    Absent,
+    Condition,
+    Operation,
+    Record,
+    State,
+    Unchanged,
+    Write,
+)
 
 __all__ = ["Registry"]
 
@@ -43,9 +51,9 @@ class Registry(Generic[_EntryT]):
             The version that is kept, and whether it is new.
         """
         for _ in range(_TRIES):
-            versions = await self.list(entry.name)
+            versions = await self._below(self._folder(entry.name))
             for version in versions:
-                if same(version):
+                if not version.HasField("deleted_at") and same(version):
                     return version, False
             entry.version = max((version.version for version in versions), default=0) + 1
             key = self._key(entry.name, entry.version)
@@ -78,13 +86,61 @@ class Registry(Generic[_EntryT]):
         Raises:
             InvalidArgumentError: The name is outside the pattern.
         """
-        return await self._below(f"{self._prefix}{check_name(self._noun, name)}/")
+        return _present(await self._below(self._folder(name)))
+
+    async def pinned(self, name: str, version: int) -> tuple[Condition, Operation]:
+        """What a commit needs that begins to name a version: none that removes it succeeds beside.
+
+        Raises:
+            NotFoundError: There is no such version.
+        """
+        record = await self._record(name, version)
+        return Unchanged(record.key, record.mod_revision), Write(record.key, record.value)
+
+    async def remove(
+        self, entry: _EntryT, now: float, users: Callable[[_EntryT], Awaitable[list[str]]]
+    ) -> None:
+        """Forget a version but for its number.
+
+        Args:
+            entry: A version that was read.
+            now: Unix time, seconds.
+            users: Tells what names it.
+
+        Raises:
+            NotFoundError: It was forgotten already.
+            ConflictError: Something names it.
+        """
+        tombstone = self._kind(name=entry.name, version=entry.version)
+        tombstone.deleted_at.FromNanoseconds(int(now * 1e9))
+        for _ in range(_TRIES):
+            record = await self._record(entry.name, entry.version)
+            if named := await users(entry):
+                raise ConflictError(
+                    f"version {entry.version} of {self._noun} {entry.name!r} is in use by "
+                    + ", ".join(named),
+                    hint="change that first",
+                )
+            unchanged = Unchanged(record.key, record.mod_revision)
+            write = Write(record.key, tombstone.SerializeToString())
+            if await self._state.commit([unchanged], [write]) is not None:
+                return
+        raise ConflictError(f"{self._noun} {entry.name!r} keeps changing", hint="try again")
+
+    async def _record(self, name: str, version: int) -> Record:
+        record = await self._state.get(self._key(name, version))
+        if record is None or self._kind.FromString(record.value).HasField("deleted_at"):
+            raise NotFoundError(f"{self._noun} {name!r} has no version {version}")
+        return record
 
     async def list_all(self) -> list[_EntryT]:
         """All versions of all names, by name, oldest first."""
-        entries = await self._below(self._prefix)
+        entries = _present(await self._below(self._prefix))
         # Keys sort otherwise where one name begins with another: '-' comes before '/'.
         return sorted(entries, key=lambda entry: (entry.name, entry.version))
+
+    def _folder(self, name: str) -> str:
+        return f"{self._prefix}{check_name(self._noun, name)}/"
 
     async def _below(self, prefix: str) -> list[_EntryT]:
         records = (await self._state.list(prefix)).records
@@ -95,3 +151,7 @@ class Registry(Generic[_EntryT]):
         near = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {len(names)} {self._noun}s"
         return NotFoundError(f"{self._noun} {name!r} does not exist", hint=hint)
+
+
+def _present(entries: list[_EntryT]) -> list[_EntryT]:
+    return [entry for entry in entries if not entry.HasField("deleted_at")]

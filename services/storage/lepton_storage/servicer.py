@@ -10,6 +10,7 @@ import grpc
 from lepton_ai.errors import DataCorruptError, InvalidArgumentError, NotFoundError
 from lepton_ai.proto.v1 import storage_pb2, storage_pb2_grpc
 from lepton_runtime.server import principal
+from lepton_storage.aliases import Aliases
 from lepton_storage.chunking import CHUNK_BYTES
 from lepton_storage.datasets import Datasets
 from lepton_storage.disk import Disk
@@ -35,6 +36,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         models: Publishes models.
         known_datasets: Finds datasets.
         known_models: Finds models.
+        aliases: Names that move between a model's versions.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         models: Models,
         known_datasets: Registry[storage_pb2.Dataset],
         known_models: Registry[storage_pb2.Model],
+        aliases: Aliases,
     ) -> None:
         self._store = store
         self._disk = disk
@@ -53,6 +56,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self._models = models
         self._known_datasets = known_datasets
         self._known_models = known_models
+        self._aliases = aliases
 
     async def PutObject(
         self, request_iterator: AsyncIterator[storage_pb2.PutObjectRequest], context: _Context
@@ -149,6 +153,36 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         """Find a model."""
         model = await self._known_models.get(request.name, request.version)
         return storage_pb2.GetModelResponse(model=model)
+
+    async def DeleteModel(
+        self, request: storage_pb2.DeleteModelRequest, context: _Context
+    ) -> storage_pb2.DeleteModelResponse:
+        """Forget a version."""
+        if request.version < 1:
+            raise InvalidArgumentError(f"version is {request.version}", hint="1 or more")
+        await self._aliases.remove_version(request.name, request.version)
+        return storage_pb2.DeleteModelResponse()
+
+    async def MoveAlias(
+        self, request: storage_pb2.MoveAliasRequest, context: _Context
+    ) -> storage_pb2.MoveAliasResponse:
+        """Point an alias at a version."""
+        expected = request.from_version if request.HasField("from_version") else None
+        alias = await self._aliases.move(request.model, request.alias, request.version, expected)
+        return storage_pb2.MoveAliasResponse(alias=alias)
+
+    async def DeleteAlias(
+        self, request: storage_pb2.DeleteAliasRequest, context: _Context
+    ) -> storage_pb2.DeleteAliasResponse:
+        """Forget an alias."""
+        await self._aliases.delete(request.model, request.alias)
+        return storage_pb2.DeleteAliasResponse()
+
+    async def ListAliases(
+        self, request: storage_pb2.ListAliasesRequest, context: _Context
+    ) -> storage_pb2.ListAliasesResponse:
+        """List aliases."""
+        return storage_pb2.ListAliasesResponse(aliases=await self._aliases.list(request.model))
 
     async def ListModels(
         self, request: storage_pb2.ListModelsRequest, context: _Context

@@ -17,6 +17,7 @@ from lepton_ai.errors import (
     UnavailableError,
 )
 from lepton_ai.proto.v1 import job_pb2, storage_pb2, task_pb2
+from lepton_ai.versions import library_versions
 from lepton_runtime import keys
 from lepton_runtime.bus import Bus, job_logs, job_progress
 from lepton_runtime.state import Put, Snapshot, State
@@ -198,6 +199,7 @@ class Runners:
             history=event["history"],
         )
         if spec.publish_as:
+            trained_on = await self._storage.split(spec.dataset, spec.split or "train")
             result.model_version = await self._storage.publish(
                 storage_pb2.Model(
                     name=spec.publish_as,
@@ -206,7 +208,9 @@ class Runners:
                     model_config=event["config"],
                     job_id=task.trainer.job_id,
                     dataset=spec.dataset,
+                    dataset_object=trained_on.object_id,
                     metrics=event["metrics"],
+                    libraries=library_versions(),
                 )
             )
         # Before its end is known, which ends this task.

@@ -24,7 +24,7 @@ def cluster_of(*workers: node_pb2.Node, ranks: int = 2) -> Cluster:
 
 def placed(*workers: node_pb2.Node) -> Cluster:
     cluster = cluster_of(*workers)
-    (gang,) = decide(NOW, cluster, {})
+    (gang,) = decide(NOW, cluster)
     assert isinstance(gang, PlaceGang)
     cluster.jobs["j-1"] = gang.job
     cluster.tasks = {(task.node_id, task.id): task for task in gang.tasks}
@@ -58,12 +58,12 @@ def test_ranks_are_spread_over_workers() -> None:
 
 def test_a_job_that_does_not_fit_waits_and_says_for_what() -> None:
     cluster = cluster_of(worker("w1", cpus=1))
-    (action,) = decide(NOW, cluster, {})
+    (action,) = decide(NOW, cluster)
     assert isinstance(action, UpdateJob)
     assert action.job.state == job_pb2.JOB_STATE_QUEUED
     assert action.job.reason == "waits for room: 1 of 2 ranks fit now"
     cluster.jobs["j-1"] = action.job
-    assert decide(NOW, cluster, {}) == []
+    assert decide(NOW, cluster) == []
 
 
 def test_a_job_grows_when_there_is_room_but_never_before_one_that_waits() -> None:
@@ -73,15 +73,15 @@ def test_a_job_grows_when_there_is_room_but_never_before_one_that_waits() -> Non
     job.state, job.reason = job_pb2.JOB_STATE_RUNNING, "2 ranks train"
     for rank in range(2):
         say(cluster, f"j-1-r{rank}", task_pb2.TASK_STATE_RUNNING)
-    assert decide(NOW, cluster, {}) == []
+    assert decide(NOW, cluster) == []
     cluster.workers["w3"] = worker("w3", cpus=1)
-    (action,) = decide(NOW, cluster, {})
+    (action,) = decide(NOW, cluster)
     assert isinstance(action, PlaceTask)
     assert (action.task.id, action.task.node_id, action.replaces) == ("j-1-r2", "w3", None)
     waiting = cluster_of(ranks=1).jobs["j-1"]
     waiting.id = "j-2"
     cluster.jobs["j-2"] = waiting
-    (gang,) = decide(NOW, cluster, {})
+    (gang,) = decide(NOW, cluster)
     assert isinstance(gang, PlaceGang)
     assert gang.job.id == "j-2"
 
@@ -90,7 +90,7 @@ def test_the_lowest_trained_rank_publishes() -> None:
     cluster = placed(worker("w1"), worker("w2"))
     for task_id in ("j-1-r1", "j-1-r0"):
         say(cluster, task_id, task_pb2.TASK_STATE_TRAINED)
-    action = only(decide(NOW, cluster, {}), UpdateTask)
+    action = only(decide(NOW, cluster), UpdateTask)
     assert isinstance(action, UpdateTask)
     assert (action.task.id, action.task.trainer.publish) == ("j-1-r0", True)
 
@@ -101,7 +101,7 @@ def test_a_lost_publisher_comes_back_as_an_ordinary_rank() -> None:
     publisher.trainer.publish = True
     say(cluster, "j-1-r1", task_pb2.TASK_STATE_RUNNING)
     del cluster.workers[publisher.node_id]
-    fresh = [a.task for a in decide(NOW, cluster, {}) if isinstance(a, PlaceTask)]
+    fresh = [a.task for a in decide(NOW, cluster) if isinstance(a, PlaceTask)]
     (rank,) = [task for task in fresh if task.id == "j-1-r0"]
     assert (rank.attempt, rank.trainer.publish) == (2, False)
     assert rank.node_id in cluster.workers
@@ -110,8 +110,8 @@ def test_a_lost_publisher_comes_back_as_an_ordinary_rank() -> None:
 def test_a_rank_that_failed_is_tried_again_after_a_while() -> None:
     cluster = placed(worker("w1"), worker("w2"))
     say(cluster, "j-1-r0", task_pb2.TASK_STATE_FAILED)
-    assert not any(isinstance(a, PlaceTask) for a in decide(NOW, cluster, {}))
-    action = only(decide(NOW + 2, cluster, {}), PlaceTask)
+    assert not any(isinstance(a, PlaceTask) for a in decide(NOW, cluster))
+    action = only(decide(NOW + 2, cluster), PlaceTask)
     assert isinstance(action, PlaceTask)
     assert (action.task.id, action.task.attempt, action.reason) == ("j-1-r0", 2, "it failed")
 
@@ -120,7 +120,7 @@ def test_an_error_of_the_user_ends_the_job_with_its_reason() -> None:
     cluster = placed(worker("w1"), worker("w2"))
     failed = task_pb2.TASK_STATE_FAILED
     say(cluster, "j-1-r1", failed, user_error=True, reason="ValueError: no such class")
-    (action,) = decide(NOW, cluster, {})
+    (action,) = decide(NOW, cluster)
     assert isinstance(action, UpdateJob)
     assert action.job.state == job_pb2.JOB_STATE_FAILED
     assert action.job.reason == "ValueError: no such class"
@@ -131,7 +131,7 @@ def test_a_status_of_an_older_attempt_is_ignored() -> None:
     say(cluster, "j-1-r0", task_pb2.TASK_STATE_SUCCEEDED)
     for task in cluster.tasks.values():
         task.attempt = 2
-    assert decide(NOW, cluster, {}) == []
+    assert decide(NOW, cluster) == []
 
 
 def test_a_job_past_its_time_fails() -> None:
@@ -139,7 +139,7 @@ def test_a_job_past_its_time_fails() -> None:
     job = cluster.jobs["j-1"]
     job.spec.time_limit_s = 10
     job.started_at.FromSeconds(int(NOW))
-    assert decide(NOW + 10, cluster, {}) == []
-    (action,) = decide(NOW + 11, cluster, {})
+    assert decide(NOW + 10, cluster) == []
+    (action,) = decide(NOW + 11, cluster)
     assert isinstance(action, UpdateJob)
     assert action.job.reason == "its time limit has passed"
