@@ -28,6 +28,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
+    "error_from_http",
     "error_from_status",
     "status_of",
 ]
@@ -147,6 +148,20 @@ _TABLE: dict[type[LeptonError], Status] = {
     InternalError: Status(13, 500),
 }
 _BY_GRPC = {status.grpc: kind for kind, status in _TABLE.items()}
+_BY_HTTP: dict[int, type[LeptonError]] = {
+    400: InvalidArgumentError,
+    401: UnauthenticatedError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: ResourceExhaustedError,
+    429: ResourceExhaustedError,
+    499: CancelledError,
+    501: UnimplementedError,
+    502: UnavailableError,
+    503: UnavailableError,
+    504: DeadlineExceededError,
+}
 _BY_NAME = {name: globals()[name] for name in __all__ if name.endswith("Error")}
 
 
@@ -172,3 +187,16 @@ def error_from_status(
     """
     kind = _BY_NAME.get(reason) or _BY_GRPC.get(grpc_code, InternalError)
     return kind(message, hint=hint, **ids)
+
+
+def error_from_http(http: int, message: str, *, hint: str = "", reason: str = "") -> LeptonError:
+    """Rebuild an error that came as an HTTP answer.
+
+    Args:
+        http: The status of the answer.
+        message: What it says.
+        hint: The hint that came with it, if any.
+        reason: The class name the sender gave, preferred over the status when it is known.
+    """
+    kind = _BY_NAME.get(reason) or _BY_HTTP.get(http, InternalError)
+    return kind(message, hint=hint)

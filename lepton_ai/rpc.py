@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,19 @@ class TlsFiles:
     authority: Path
     certificate: Path
     key: Path
+
+    def client_context(self) -> ssl.SSLContext:
+        """What an HTTP client shows and trusts."""
+        context = ssl.create_default_context(cafile=self.authority)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+    def server_context(self) -> ssl.SSLContext:
+        """What an HTTP server shows, and whom it lets in: those whom the authority signed."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.authority)
+        context.load_cert_chain(self.certificate, self.key)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """What a client shows and trusts."""

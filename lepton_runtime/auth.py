@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lepton_ai.errors import LeptonError, UnauthenticatedError
+from lepton_ai.errors import LeptonError, PermissionDeniedError, UnauthenticatedError
 from lepton_ai.proto.v1 import options_pb2
 
 __all__ = ["MintedToken", "Principal", "TokenSigner", "TokenVerifier", "make_keys"]
@@ -27,6 +28,7 @@ _ALGORITHM = "EdDSA"
 _KEY_ID = "lepton-1"
 _LEEWAY_S = 300  # clocks of a cluster may be this far apart
 SERVICE_TTL_S = 10 * 365 * 24 * 3600
+_KNOWN_TOKENS = 1024
 ADMIN_TTL_S = 365 * 24 * 3600
 
 
@@ -84,13 +86,48 @@ class TokenVerifier:
 
     def __init__(self, jwks: str) -> None:
         self._keys = {key.key_id: key.key for key in jwt.PyJWKSet.from_json(jwks).keys}
+        self._known: dict[str, tuple[Principal, float]] = {}
 
     def verify(self, token: str) -> Principal:
-        """Who holds `token`.
+        """Who holds `token`. One that was checked before costs no signature until it expires.
 
         Raises:
             UnauthenticatedError: It is not a valid key of this cluster.
         """
+        known = self._known.get(token)
+        if known is not None and time.time() < known[1]:
+            return known[0]
+        principal, expires_at = self._checked(token)
+        if len(self._known) >= _KNOWN_TOKENS:
+            self._known.clear()
+        self._known[token] = principal, expires_at
+        return principal
+
+    def admit(self, authorization: str, role: int) -> Principal:
+        """Who makes a request, if they may.
+
+        Args:
+            authorization: The header of that name.
+            role: The least role that may.
+
+        Raises:
+            UnauthenticatedError: There is no valid key in it.
+            PermissionDeniedError: The key's role is below that.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise UnauthenticatedError(
+                "a key is required", hint="send it as 'Authorization: Bearer KEY'"
+            )
+        caller = self.verify(token)
+        if caller.role < role:
+            needed = options_pb2.Role.Name(role).removeprefix("ROLE_").lower()  # pyright: ignore
+            raise PermissionDeniedError(
+                "the key does not allow this", hint=f"a key with role {needed} is needed"
+            )
+        return caller
+
+    def _checked(self, token: str) -> tuple[Principal, float]:
         try:
             key = self._keys[jwt.get_unverified_header(token)["kid"]]
             claims: dict[str, Any] = jwt.decode(
@@ -102,7 +139,8 @@ class TokenVerifier:
                 issuer=ISSUER,
                 leeway=_LEEWAY_S,
             )
-            return Principal(claims["sub"], int(claims["role"]), claims["jti"])
+            holder = Principal(claims["sub"], int(claims["role"]), claims["jti"])
+            return holder, float(claims["exp"])
         except jwt.ExpiredSignatureError:
             raise UnauthenticatedError("the key has expired", hint="ask for a new one") from None
         except (jwt.InvalidTokenError, KeyError, ValueError):

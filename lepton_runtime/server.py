@@ -19,8 +19,6 @@ from prometheus_client import Histogram
 from lepton_ai.errors import (
     InternalError,
     LeptonError,
-    PermissionDeniedError,
-    UnauthenticatedError,
     UnimplementedError,
 )
 from lepton_ai.proto.v1 import options_pb2
@@ -141,19 +139,10 @@ class _Admission:
 
     def check(self) -> None:
         """Raise unless the call may be made."""
-        scheme, _, token = str(self._metadata.get("authorization", "")).partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise UnauthenticatedError(
-                "a key is required", hint="send it as 'Authorization: Bearer KEY'"
-            )
-        caller = self._verifier.verify(token)
+        authorization = str(self._metadata.get("authorization", ""))
+        caller = self._verifier.admit(authorization, self._role or 0)
         if not self._role:
             raise UnimplementedError(f"{self._method} is not offered")
-        if caller.role < self._role:
-            needed = options_pb2.Role.Name(self._role).removeprefix("ROLE_").lower()
-            raise PermissionDeniedError(
-                "the key does not allow this", hint=f"a key with role {needed} is needed"
-            )
         _principal.set(caller)
 
     def count(self, code: grpc.StatusCode) -> None:

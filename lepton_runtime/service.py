@@ -88,14 +88,25 @@ def run(
 
 @contextlib.asynccontextmanager
 async def serving(
-    runtime: Runtime, servicers: Sequence[Servicer], role: node_pb2.NodeRole
+    runtime: Runtime,
+    servicers: Sequence[Servicer],
+    role: node_pb2.NodeRole,
+    own: node_pb2.Node | None = None,
 ) -> AsyncGenerator[Membership]:
-    """Answer calls and be a member of the cluster; leave and drain at the end."""
+    """Answer calls and be a member of the cluster; leave and drain at the end.
+
+    Args:
+        runtime: What the service stands on.
+        servicers: What it answers with.
+        role: What it contributes.
+        own: Further facts for its record.
+    """
     settings = runtime.settings
     server = GrpcServer(servicers, runtime.verifier, settings.tls)
     port = await server.start(settings.host, settings.port)
     address = f"{settings.reachable_host}:{port}"
     node = runtime.node(role, address)
+    node.MergeFrom(own or node_pb2.Node())
     membership = await join(runtime.state, node, settings.lease_ttl_s)
     _log.info("ready", address=address, role=node_pb2.NodeRole.Name(role))
     try:

@@ -16,6 +16,7 @@ from lepton_ai.cluster.endpoint import AsyncEndpoint
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.cluster.progress import TrainingBar, TransferBar
 from lepton_ai.cluster.transport import HttpPool
+from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import (
     CancelledError,
     ConflictError,
@@ -77,7 +78,10 @@ class AsyncCluster:
         self._scheduler = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self._storage = storage_pb2_grpc.StorageServiceStub(self._channel)
         self._gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)
-        self._objects = ObjectClient(self._channel)
+        # Behind TLS nodes let in only each other: the gateway carries for everyone else.
+        direct = profile.tls is None
+        self._data = DataPlane([profile.address], profile.api_key, profile.tls, direct=direct)
+        self._objects = ObjectClient(self._data)
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,6 +92,7 @@ class AsyncCluster:
     async def close(self) -> None:
         """Close the connections."""
         self._http.close()
+        self._data.close()
         await self._channel.close()
 
     async def upload(self, name: str, splits: Splits) -> storage_pb2.Dataset:
@@ -188,7 +193,7 @@ class AsyncCluster:
         spec = job_pb2.JobSpec(workers={"min": 1, "max": workers}, train=train)
         job = await self.wait(await self.submit_spec(spec))
         weights = await self._objects.get_bytes(job.result.weights_object)
-        return FitResult(weights, History.from_dict(json.loads(job.result.history)))
+        return FitResult(bytes(weights), History.from_dict(json.loads(job.result.history)))
 
     async def wait(self, job: job_pb2.Job) -> job_pb2.Job:
         """Follow a job to its end, with a progress bar where there is a terminal.

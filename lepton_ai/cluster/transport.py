@@ -12,35 +12,15 @@ import orjson
 
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.errors import (
-    ConflictError,
     DeadlineExceededError,
-    InternalError,
-    InvalidArgumentError,
     LeptonError,
-    NotFoundError,
-    PermissionDeniedError,
-    ResourceExhaustedError,
-    UnauthenticatedError,
     UnavailableError,
-    UnimplementedError,
+    error_from_http,
 )
 
 __all__ = ["HttpAnswer", "HttpPool", "error_of_answer"]
 
 _KEPT = 64
-_BY_STATUS: Mapping[int, type[LeptonError]] = {
-    400: InvalidArgumentError,
-    401: UnauthenticatedError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    413: ResourceExhaustedError,
-    429: ResourceExhaustedError,
-    501: UnimplementedError,
-    502: UnavailableError,
-    503: UnavailableError,
-    504: DeadlineExceededError,
-}
 
 
 class _Request(NamedTuple):
@@ -151,9 +131,8 @@ class HttpPool:
 
 def error_of_answer(answer: HttpAnswer) -> LeptonError:
     """The error that an answer of 400 or more tells of."""
-    kind = _BY_STATUS.get(answer.status, InternalError)
     try:
         message = str(orjson.loads(answer.body)["error"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         message = f"the server answered {answer.status}"
-    return kind(message)
+    return error_from_http(answer.status, message)

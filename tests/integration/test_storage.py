@@ -17,11 +17,15 @@ import grpc
 import numpy as np
 import pytest
 
+from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import (
     DataError,
     InvalidArgumentError,
+    LeptonError,
     NotFoundError,
     PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from lepton_ai.objects import ObjectClient
@@ -47,6 +51,7 @@ class Cluster:
     settings: dict[str, str]
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+    planes: list[DataPlane] = field(default_factory=list)
 
     async def start(self, name: str) -> None:
         own = {"LEPTON_NODE_ID": name, "LEPTON_DATA_DIR": str(self.folder / name)}
@@ -70,13 +75,21 @@ class Cluster:
         self.channels.append(open_channel(node.address, token or self.token))
         return self.channels[-1]
 
+    async def data(self, name: str, token: str = "", *, direct: bool = True) -> DataPlane:
+        node = (await self.nodes())[name]
+        plane = DataPlane([node.data_address], token or self.token, None, direct=direct)
+        self.planes.append(plane)
+        return plane
+
     async def client(self, name: str) -> ObjectClient:
-        return ObjectClient(await self.channel(name))
+        return ObjectClient(await self.data(name))
 
     def files(self, name: str) -> list[Path]:
         return sorted((self.folder / name / "chunks").glob("*/*"))
 
     async def close(self) -> None:
+        for plane in self.planes:
+            plane.close()
         for channel in self.channels:
             await channel.close()
         for name in list(self.processes):
@@ -123,18 +136,20 @@ async def running(folder: Path, count: int = 3, grace_s: float = 1.0) -> AsyncGe
 def test_an_object_outlives_a_node_and_gets_its_copies_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as cluster:
-            stored = await (await cluster.client("s1")).put_bytes(CONTENT)
+            stored = await (await cluster.client("s1")).put_bytes(CONTENT, replication=2)
             assert [len(chunk.nodes) for chunk in stored.chunks] == [2, 2, 2]
-            await cluster.kill("s1")
-            reader = await cluster.client("s2")
+            lost = stored.chunks[0].nodes[0]
+            left = sorted({"s1", "s2", "s3"} - {lost})
+            await cluster.kill(lost)
+            reader = await cluster.client(left[0])
             assert await reader.get_bytes(stored.id) == CONTENT
 
             async def healed() -> bool:
                 chunks = (await reader.stat(stored.id)).chunks
-                return all(set(chunk.nodes) == {"s2", "s3"} for chunk in chunks)
+                return all(set(chunk.nodes) == set(left) for chunk in chunks)
 
             await eventually(healed)
-            assert len(cluster.files("s2")) == len(cluster.files("s3")) == 3
+            assert [len(cluster.files(name)) for name in left] == [3, 3]
 
     asyncio.run(scenario())
 
@@ -142,7 +157,7 @@ def test_an_object_outlives_a_node_and_gets_its_copies_back(tmp_path: Path) -> N
 def test_a_spoilt_copy_is_never_served_and_is_repaired(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as cluster:
-            client = await cluster.client("s1")
+            client = ObjectClient(await cluster.data("s1", direct=False))
             stored = await client.put_bytes(CONTENT)
             good = {path: path.read_bytes() for path in cluster.files("s1")}
             for path, data in good.items():
@@ -173,7 +188,7 @@ def test_a_reader_does_not_notice_that_a_node_dies(tmp_path: Path) -> None:
                     cluster.processes["s1"].send_signal(signal.SIGKILL)
                 seen.append(carried)
 
-            # s3 fetches what it has not from s1, which dies after the first part.
+            # Some chunks are asked of s1, which dies after the first of them.
             reader = await cluster.client("s3")
             assert await reader.get_bytes(stored.id, progress=progress) == content
             assert seen[-1] == len(content)
@@ -206,24 +221,64 @@ def test_objects_as_files_and_ranges(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*none*"))
 
 
-def test_a_failed_upload_leaves_nothing_visible(tmp_path: Path) -> None:
+def test_an_upload_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, count=2) as cluster:
-            stub = StorageServiceStub(await cluster.channel("s1"))
-            headers = [
-                storage_pb2.PutObjectHeader(size_bytes=9),
-                storage_pb2.PutObjectHeader(size_bytes=-1, expected_id=f"b3-{'0' * 64}"),
-                storage_pb2.PutObjectHeader(size_bytes=-1, replication=6),
-            ]
-            for header in headers:
-                parts = [
-                    storage_pb2.PutObjectRequest(header=header),
-                    storage_pb2.PutObjectRequest(data=b"too short"[:-1]),
-                ]
-                with pytest.raises(InvalidArgumentError):
-                    async with translated_errors():
-                        await stub.PutObject(iter(parts), timeout=TIMEOUT_S)
+            client, sent = await cluster.client("s1"), list[int]()
+
+            def pull_the_plug(carried: int, size: int) -> None:
+                raise KeyError(carried)
+
+            with pytest.raises(KeyError):
+                await client.put_bytes(CONTENT, progress=pull_the_plug)
             assert not (await cluster.state.list(keys.OBJECTS)).records
+            await client.put_bytes(CONTENT, progress=lambda carried, size: sent.append(carried))
+            assert len(sent) < 3
+            sent.clear()
+            await client.put_bytes(CONTENT, progress=lambda carried, size: sent.append(carried))
+            assert sent == []
+
+    asyncio.run(scenario())
+
+
+async def refused(data: DataPlane, method: str, path: str, body: bytes = b"") -> LeptonError:
+    with pytest.raises(LeptonError) as raised:
+        await data.request(method, path, body)
+    return raised.value
+
+
+def test_a_failed_upload_leaves_nothing_visible(tmp_path: Path) -> None:
+    wrong = [
+        storage_pb2.CommitObjectRequest(content=b"x", expected_id=f"b3-{'0' * 64}"),
+        storage_pb2.CommitObjectRequest(content=b"x", replication=6),
+        storage_pb2.CommitObjectRequest(chunks=[storage_pb2.Chunk(hash=b"x", size_bytes=1)]),
+    ]
+    names = ("..", "%2e%2e", "..%2f..%2fetc", "a" * 63, "A" * 64, "a" * 64 + "%00", "/etc/passwd")
+
+    async def scenario() -> None:
+        async with running(tmp_path, count=2) as cluster:
+            data = await cluster.data("s1")
+            for request in wrong:
+                body = request.SerializeToString()
+                error = await refused(data, "POST", "/data/objects", body)
+                assert isinstance(error, InvalidArgumentError)
+            assert isinstance(
+                await refused(data, "POST", "/data/objects", b"\xff\xff"), InvalidArgumentError
+            )
+            for name in names:
+                for path in (f"/data/chunks/{name}", f"/data/objects/{name}"):
+                    for method in ("GET", "PUT"):
+                        error = await refused(data, method, path, b"x" * (method == "PUT"))
+                        assert isinstance(error, InvalidArgumentError | NotFoundError)
+            assert "do not have the hash" in str(
+                await refused(data, "PUT", f"/data/chunks/{'0' * 64}", b"altered")
+            )
+            too_long = bytes(4 * 1024 * 1024 + 65 * 1024)
+            error = await refused(data, "PUT", f"/data/chunks/{'0' * 64}", too_long)
+            assert isinstance(error, ResourceExhaustedError)
+            assert not (await cluster.state.list(keys.OBJECTS)).records
+            assert not cluster.files("s1")
+            assert not cluster.files("s2")
 
     asyncio.run(scenario())
 
@@ -233,8 +288,8 @@ def test_datasets_and_models(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with running(tmp_path, count=2) as cluster:
-            channel = await cluster.channel("s1")
-            client, stub = ObjectClient(channel), StorageServiceStub(channel)
+            client = await cluster.client("s1")
+            stub = StorageServiceStub(await cluster.channel("s1"))
             split = await client.put_split("train", arrays)
             rows = await client.get_rows(split, 2, 5)
             np.testing.assert_array_equal(rows["x"], arrays["x"][2:5])
@@ -270,16 +325,30 @@ def test_datasets_and_models(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_only_services_touch_chunks(tmp_path: Path) -> None:
+def test_keys_decide_who_reads_and_writes(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, count=1) as cluster:
             signer = TokenSigner((tmp_path / "keys/signing.pem").read_bytes())
-            minted = signer.mint("team", options_pb2.ROLE_ADMIN, 60, time.time())
-            stub = StorageServiceStub(await cluster.channel("s1", minted.token))
+
+            def token(role: options_pb2.Role) -> str:
+                return signer.mint("team", role, 60, time.time()).token
+
+            stored = await (await cluster.client("s1")).put_bytes(b"content")
+            chunk = f"/data/chunks/{stored.chunks[0].hash.hex()}"
+            reader = await cluster.data("s1", token(options_pb2.ROLE_VIEWER))
+            assert (await reader.request("GET", chunk)).body == b"content"
+            assert isinstance(
+                await refused(reader, "PUT", chunk, b"content"), PermissionDeniedError
+            )
+            nobody = await cluster.data("s1", "no.such.key")
+            assert isinstance(await refused(nobody, "GET", chunk), UnauthenticatedError)
+            admin = await cluster.data("s1", token(options_pb2.ROLE_ADMIN))
+            with pytest.raises(PermissionDeniedError):  # only services say where a chunk goes
+                await admin.request("PUT", chunk, b"content", headers={"lepton-here": "1"})
+            stub = StorageServiceStub(await cluster.channel("s1", token(options_pb2.ROLE_ADMIN)))
             with pytest.raises(PermissionDeniedError):
                 async with translated_errors():
-                    request = storage_pb2.GetChunkRequest(hash=bytes(32))
-                    async for _ in stub.GetChunk(request, timeout=TIMEOUT_S):
-                        pass
+                    request = storage_pb2.HasChunksRequest(hashes=[bytes(32)])
+                    await stub.HasChunks(request, timeout=TIMEOUT_S)
 
     asyncio.run(scenario())

@@ -131,45 +131,48 @@ class Alias(_message.Message):
     moved_at: _timestamp_pb2.Timestamp
     def __init__(self, model: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., moved_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
-class PutObjectRequest(_message.Message):
-    __slots__ = ("header", "data")
-    HEADER_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    header: PutObjectHeader
-    data: bytes
-    def __init__(self, header: _Optional[_Union[PutObjectHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
-
-class PutObjectHeader(_message.Message):
-    __slots__ = ("size_bytes", "expected_id", "replication")
-    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+class CommitObjectRequest(_message.Message):
+    __slots__ = ("chunks", "content", "expected_id", "replication")
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_ID_FIELD_NUMBER: _ClassVar[int]
     REPLICATION_FIELD_NUMBER: _ClassVar[int]
-    size_bytes: int
+    chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
+    content: bytes
     expected_id: str
     replication: int
-    def __init__(self, size_bytes: _Optional[int] = ..., expected_id: _Optional[str] = ..., replication: _Optional[int] = ...) -> None: ...
+    def __init__(self, chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., content: _Optional[bytes] = ..., expected_id: _Optional[str] = ..., replication: _Optional[int] = ...) -> None: ...
 
-class PutObjectResponse(_message.Message):
-    __slots__ = ("object",)
+class CommitObjectResponse(_message.Message):
+    __slots__ = ("object", "missing")
     OBJECT_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
     object: Object
-    def __init__(self, object: _Optional[_Union[Object, _Mapping]] = ...) -> None: ...
+    missing: _containers.RepeatedCompositeFieldContainer[MissingChunk]
+    def __init__(self, object: _Optional[_Union[Object, _Mapping]] = ..., missing: _Optional[_Iterable[_Union[MissingChunk, _Mapping]]] = ...) -> None: ...
 
-class GetObjectRequest(_message.Message):
-    __slots__ = ("id", "offset", "length")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
-    LENGTH_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    offset: int
-    length: int
-    def __init__(self, id: _Optional[str] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+class MissingChunk(_message.Message):
+    __slots__ = ("hash", "addresses")
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    hash: bytes
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, hash: _Optional[bytes] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
-class GetObjectResponse(_message.Message):
-    __slots__ = ("data",)
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+class ObjectPlaces(_message.Message):
+    __slots__ = ("object", "addresses")
+    class AddressesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    object: Object
+    addresses: _containers.ScalarMap[str, str]
+    def __init__(self, object: _Optional[_Union[Object, _Mapping]] = ..., addresses: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class StatObjectRequest(_message.Message):
     __slots__ = ("id",)
@@ -193,29 +196,17 @@ class DeleteObjectResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class PutChunkRequest(_message.Message):
-    __slots__ = ("chunk", "data")
-    CHUNK_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    chunk: Chunk
-    data: bytes
-    def __init__(self, chunk: _Optional[_Union[Chunk, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+class HasChunksRequest(_message.Message):
+    __slots__ = ("hashes",)
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
-class PutChunkResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class GetChunkRequest(_message.Message):
-    __slots__ = ("hash",)
-    HASH_FIELD_NUMBER: _ClassVar[int]
-    hash: bytes
-    def __init__(self, hash: _Optional[bytes] = ...) -> None: ...
-
-class GetChunkResponse(_message.Message):
-    __slots__ = ("data",)
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+class HasChunksResponse(_message.Message):
+    __slots__ = ("hashes",)
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class CreateDatasetRequest(_message.Message):
     __slots__ = ("name", "splits")

@@ -36,16 +36,6 @@ class StorageServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.PutObject = channel.stream_unary(
-                '/lepton_ai.proto.v1.StorageService/PutObject',
-                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutObjectRequest.SerializeToString,
-                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutObjectResponse.FromString,
-                _registered_method=True)
-        self.GetObject = channel.unary_stream(
-                '/lepton_ai.proto.v1.StorageService/GetObject',
-                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetObjectRequest.SerializeToString,
-                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetObjectResponse.FromString,
-                _registered_method=True)
         self.StatObject = channel.unary_unary(
                 '/lepton_ai.proto.v1.StorageService/StatObject',
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.StatObjectRequest.SerializeToString,
@@ -56,15 +46,10 @@ class StorageServiceStub:
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectResponse.FromString,
                 _registered_method=True)
-        self.PutChunk = channel.stream_unary(
-                '/lepton_ai.proto.v1.StorageService/PutChunk',
-                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutChunkRequest.SerializeToString,
-                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutChunkResponse.FromString,
-                _registered_method=True)
-        self.GetChunk = channel.unary_stream(
-                '/lepton_ai.proto.v1.StorageService/GetChunk',
-                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetChunkRequest.SerializeToString,
-                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetChunkResponse.FromString,
+        self.HasChunks = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/HasChunks',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksResponse.FromString,
                 _registered_method=True)
         self.CreateDataset = channel.unary_unary(
                 '/lepton_ai.proto.v1.StorageService/CreateDataset',
@@ -123,20 +108,6 @@ class StorageServiceServicer:
     answers any call.
     """
 
-    def PutObject(self, request_iterator, context):
-        """Stores an object. Acknowledged when every chunk is on disk on as many nodes as asked for.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetObject(self, request, context):
-        """Reads an object or a range of it, from whichever nodes have good copies.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def StatObject(self, request, context):
         """Tells an object's size, chunks and where they are.
         """
@@ -151,15 +122,8 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def PutChunk(self, request_iterator, context):
-        """Stores one chunk on this very node. Between storage nodes.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetChunk(self, request, context):
-        """Reads one chunk that this very node has. Between storage nodes.
+    def HasChunks(self, request, context):
+        """Tells which chunks this very node has. Between storage nodes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,16 +197,6 @@ class StorageServiceServicer:
 
 def add_StorageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'PutObject': grpc.stream_unary_rpc_method_handler(
-                    servicer.PutObject,
-                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutObjectRequest.FromString,
-                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutObjectResponse.SerializeToString,
-            ),
-            'GetObject': grpc.unary_stream_rpc_method_handler(
-                    servicer.GetObject,
-                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetObjectRequest.FromString,
-                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetObjectResponse.SerializeToString,
-            ),
             'StatObject': grpc.unary_unary_rpc_method_handler(
                     servicer.StatObject,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.StatObjectRequest.FromString,
@@ -253,15 +207,10 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectResponse.SerializeToString,
             ),
-            'PutChunk': grpc.stream_unary_rpc_method_handler(
-                    servicer.PutChunk,
-                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutChunkRequest.FromString,
-                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutChunkResponse.SerializeToString,
-            ),
-            'GetChunk': grpc.unary_stream_rpc_method_handler(
-                    servicer.GetChunk,
-                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetChunkRequest.FromString,
-                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetChunkResponse.SerializeToString,
+            'HasChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.HasChunks,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksResponse.SerializeToString,
             ),
             'CreateDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateDataset,
@@ -327,60 +276,6 @@ class StorageService:
     """
 
     @staticmethod
-    def PutObject(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
-            target,
-            '/lepton_ai.proto.v1.StorageService/PutObject',
-            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutObjectRequest.SerializeToString,
-            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutObjectResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetObject(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/lepton_ai.proto.v1.StorageService/GetObject',
-            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetObjectRequest.SerializeToString,
-            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetObjectResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
     def StatObject(request,
             target,
             options=(),
@@ -435,7 +330,7 @@ class StorageService:
             _registered_method=True)
 
     @staticmethod
-    def PutChunk(request_iterator,
+    def HasChunks(request,
             target,
             options=(),
             channel_credentials=None,
@@ -445,39 +340,12 @@ class StorageService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
-            target,
-            '/lepton_ai.proto.v1.StorageService/PutChunk',
-            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutChunkRequest.SerializeToString,
-            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PutChunkResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetChunk(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
+        return grpc.experimental.unary_unary(
             request,
             target,
-            '/lepton_ai.proto.v1.StorageService/GetChunk',
-            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetChunkRequest.SerializeToString,
-            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.GetChunkResponse.FromString,
+            '/lepton_ai.proto.v1.StorageService/HasChunks',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

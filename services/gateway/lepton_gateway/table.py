@@ -50,12 +50,14 @@ class RouteTable:
         deployments: In order of their names.
         schedulers: host:port of each, sorted.
         storage_nodes: host:port of each, sorted.
+        data_nodes: host:port of the data plane of each, sorted.
         revoked_keys: Ids of keys that are refused although they have not expired, sorted.
     """
 
     deployments: tuple[RoutedDeployment, ...] = ()
     schedulers: tuple[str, ...] = ()
     storage_nodes: tuple[str, ...] = ()
+    data_nodes: tuple[str, ...] = ()
     revoked_keys: tuple[str, ...] = ()
 
     def resolved(self, found: Mapping[str, str]) -> RouteTable:
@@ -74,6 +76,7 @@ class RouteTable:
             ),
             tuple(found[address] for address in self.schedulers if address in found),
             tuple(found[address] for address in self.storage_nodes if address in found),
+            tuple(found[address] for address in self.data_nodes if address in found),
             self.revoked_keys,
         )
 
@@ -81,6 +84,7 @@ class RouteTable:
         """Every host:port of the table."""
         yield from self.schedulers
         yield from self.storage_nodes
+        yield from self.data_nodes
         for deployment in self.deployments:
             yield from (replica.address for replica in deployment.replicas)
 
@@ -112,6 +116,7 @@ def build_table(records: Mapping[str, bytes], now: float) -> RouteTable:
         ),
         _addresses(nodes, node_pb2.NODE_ROLE_SCHEDULER),
         _addresses(nodes, node_pb2.NODE_ROLE_STORAGE),
+        tuple(sorted({node.data_address for node in nodes if node.data_address})),
         _revoked(records, now),
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,11 +14,13 @@ from lepton_ai.errors import LeptonError
 from lepton_ai.proto.v1 import node_pb2, storage_pb2, storage_pb2_grpc
 from lepton_ai.rpc import open_channel
 from lepton_runtime import keys
+from lepton_runtime.http import HttpServer
 from lepton_runtime.membership import Membership
 from lepton_runtime.server import Servicer
 from lepton_runtime.service import Runtime, run, serving
 from lepton_storage.aliases import Aliases
 from lepton_storage.copies import Copies
+from lepton_storage.data_api import LIMITS, DataApi
 from lepton_storage.datasets import Datasets
 from lepton_storage.disk import Disk
 from lepton_storage.healing import Healer
@@ -30,6 +34,7 @@ from lepton_storage.settings import StorageSettings
 from lepton_storage.store import ObjectStore
 
 _TELL_INTERVAL_S = 5.0
+_DRAIN_S = 3.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage")
 
 
@@ -43,6 +48,7 @@ class _Parts:
     healer: Healer
     scrubber: Scrubber
     servicer: Servicer
+    api: DataApi
 
 
 async def main(settings: StorageSettings, runtime: Runtime) -> None:
@@ -58,7 +64,11 @@ def _build(settings: StorageSettings, runtime: Runtime) -> _Parts:
     disk = Disk(settings.data_dir, settings.reserve_bytes)
     members = Members(runtime.state)
     token, credentials = settings.service_token, settings.channel_credentials
-    channels = Channels(partial(open_channel, token=token, credentials=credentials))
+    channels = Channels(
+        partial(open_channel, token=token, credentials=credentials),
+        token,
+        settings.tls.client_context() if settings.tls else None,
+    )
     copies = Copies(settings.node_id, disk, members, channels)
     manifests = Manifests(runtime.state)
     healer = Healer(
@@ -75,7 +85,8 @@ def _build(settings: StorageSettings, runtime: Runtime) -> _Parts:
     scrubber = Scrubber(disk, runtime.clock, settings.scrub_bytes_per_s, settings.scrub_interval_s)
     store = ObjectStore(copies, manifests, members, runtime.clock, settings.max_object_bytes)
     servicer = _servicer(settings, runtime, store, disk)
-    return _Parts(disk, members, channels, healer, scrubber, servicer)
+    api = DataApi(store, disk, runtime.verifier)
+    return _Parts(disk, members, channels, healer, scrubber, servicer, api)
 
 
 def _servicer(
@@ -105,13 +116,36 @@ async def _serve(runtime: Runtime, parts: _Parts) -> None:
         background = [tasks.create_task(parts.members.follow())]
         # Before that, an upload would be acknowledged with the copies of a cluster of none.
         await parts.members.known()
-        async with serving(runtime, [parts.servicer], node_pb2.NODE_ROLE_STORAGE) as membership:
+        async with (
+            _data_plane(runtime, parts.api) as data_address,
+            serving(
+                runtime,
+                [parts.servicer],
+                node_pb2.NODE_ROLE_STORAGE,
+                node_pb2.Node(data_address=data_address),
+            ) as membership,
+        ):
             told = _tell(runtime, parts.disk, parts.healer, membership)
             for chore in (parts.healer.run(), parts.scrubber.run(), told):
                 background.append(tasks.create_task(chore))
             await runtime.stopping.wait()
         for task in background:
             task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _data_plane(runtime: Runtime, api: DataApi) -> AsyncGenerator[str]:
+    """Take and give bytes inside the block; answers where."""
+    settings = runtime.settings
+    server = HttpServer(api.handle, LIMITS)
+    tls = settings.tls.server_context() if settings.tls else None
+    _, port = await server.listen(settings.host, 0, tls)
+    sweeping = asyncio.create_task(server.sweep())
+    try:
+        yield f"{settings.reachable_host}:{port}"
+    finally:
+        sweeping.cancel()
+        await server.drain(_DRAIN_S)
 
 
 async def _tell(runtime: Runtime, disk: Disk, healer: Healer, membership: Membership) -> None:

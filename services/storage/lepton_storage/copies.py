@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 
@@ -42,7 +42,7 @@ class Copies:
         self._peers = peers
 
     async def make(self, chunk: Chunk, data: bytes, count: int) -> list[str]:
-        """Put a chunk on `count` nodes, this one if it can; a node that fails is passed over.
+        """Put a chunk on the `count` nodes that should have it; one that fails is passed over.
 
         Returns:
             The nodes that have it durably.
@@ -51,10 +51,32 @@ class Copies:
             ResourceExhaustedError: Too few nodes have space.
             UnavailableError: Too few nodes could keep it.
         """
-        nodes = self._members.nodes
-        here = [nodes[self._node_id]] if self._node_id in nodes else []
-        order = here + targets(chunk.hash, nodes.values(), held=here)
-        return await self.spread(chunk, data, order, count)
+        return await self.spread(chunk, data, self.order(chunk.hash), count)
+
+    def order(self, chunk_hash: bytes) -> list[StorageNode]:
+        """The living nodes, in the order in which they should keep a chunk."""
+        return targets(chunk_hash, self._members.nodes.values(), held=())
+
+    async def holders(self, chunk_hashes: Sequence[bytes]) -> dict[bytes, list[str]]:
+        """Which living nodes have a good copy. A node that does not answer counts for none."""
+        have: dict[bytes, list[str]] = {chunk_hash: [] for chunk_hash in chunk_hashes}
+
+        async def ask(node: StorageNode) -> None:
+            for chunk_hash in await self._had_by(node, list(have)):
+                have[chunk_hash].append(node.id)
+
+        async with asyncio.TaskGroup() as tasks:
+            for node in self._members.nodes.values():
+                tasks.create_task(ask(node))
+        return have
+
+    async def complete(self, chunk: Chunk, nodes: Sequence[str], count: int) -> list[str]:
+        """Make up for copies that a chunk lacks. Raises as `make` and `find`."""
+        living = self._members.nodes
+        held = [living[name] for name in nodes if name in living]
+        order = targets(chunk.hash, living.values(), held)
+        data = await self.find(Chunk(hash=chunk.hash, nodes=nodes))
+        return [*nodes, *await self.spread(chunk, data, order, count - len(nodes))]
 
     async def spread(
         self, chunk: Chunk, data: bytes, order: Sequence[StorageNode], count: int
@@ -121,6 +143,15 @@ class Copies:
             _log.info("chunk_repaired", chunk=chunk.hash.hex())
         except (LeptonError, OSError) as error:
             _log.error("chunk_not_repaired", chunk=chunk.hash.hex(), error=str(error))
+
+    async def _had_by(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> Collection[bytes]:
+        if node.id == self._node_id:
+            return await self._disk.good(chunk_hashes)
+        try:
+            return await self._peers.has(node, chunk_hashes)
+        except LeptonError as error:
+            _log.warning("holder_not_asked", node=node.id, error=str(error))
+            return ()
 
     async def _write(self, node: StorageNode, chunk: Chunk, data: bytes) -> None:
         if node.id != self._node_id:

@@ -77,7 +77,7 @@ class Datasets:
         return parse_header(await self._read(split.object_id, HEADER_LENGTH_BYTES, length))
 
     async def _read(self, object_id: str, offset: int, length: int) -> bytes:
-        return b"".join([part async for part in self._store.get(object_id, offset, length)])
+        return await self._store.read(object_id, offset, length)
 
 
 def _check_names(request: CreateDatasetRequest) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import structlog
 
+from lepton_ai.chunking import digest
 from lepton_ai.errors import DataCorruptError, NotFoundError, ResourceExhaustedError
-from lepton_storage.chunking import digest
 
 __all__ = ["Disk"]
 
@@ -64,6 +64,10 @@ class Disk:
         """
         return await asyncio.to_thread(self._read, chunk_hash)
 
+    async def good(self, chunk_hashes: Collection[bytes]) -> set[bytes]:
+        """Those of which there is a good copy here; these are young now, so that none goes soon."""
+        return await asyncio.to_thread(self._good, chunk_hashes)
+
     async def missing(self, chunk_hashes: Collection[bytes]) -> set[bytes]:
         """Those of which there is no copy here, good or bad."""
         return await asyncio.to_thread(self._missing, chunk_hashes)
@@ -88,6 +92,9 @@ class Disk:
     def _path(self, chunk_hash: bytes) -> Path:
         name = chunk_hash.hex()
         return self._chunks / name[:2] / name
+
+    def _good(self, chunk_hashes: Collection[bytes]) -> set[bytes]:
+        return {each for each in chunk_hashes if self._renewed(each) and self._has_good(each)}
 
     def _hashes(self) -> list[bytes]:
         return [bytes.fromhex(path.name) for path in self._chunks.glob("*/*")]

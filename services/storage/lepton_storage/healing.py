@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -15,7 +15,7 @@ from lepton_storage.copies import Copies
 from lepton_storage.disk import Disk
 from lepton_storage.manifests import Manifests
 from lepton_storage.peers import Members
-from lepton_storage.placement import StorageNode, ranked, targets
+from lepton_storage.placement import StorageNode, default_replication, ranked, targets
 
 __all__ = ["Absences", "Healer", "Health", "Repair", "health", "plan"]
 
@@ -39,13 +39,14 @@ class Health:
     unreadable: int = 0
 
 
-def health(manifests: Iterable[Object], living: Container[str]) -> Health:
+def health(manifests: Iterable[Object], living: Collection[str]) -> Health:
     """Count what lacks copies. A chunk of two objects counts once, by the higher wish."""
     wanted: dict[bytes, int] = {}
     copies: dict[bytes, int] = {}
     for manifest in manifests:
         for chunk in manifest.chunks:
-            wanted[chunk.hash] = max(wanted.get(chunk.hash, 0), manifest.replication)
+            asked = manifest.replication or default_replication(len(living))
+            wanted[chunk.hash] = max(wanted.get(chunk.hash, 0), asked)
             here = sum(node in living for node in chunk.nodes)
             copies[chunk.hash] = max(copies.get(chunk.hash, 0), here)
     return Health(
@@ -101,7 +102,7 @@ def _repair(
 ) -> Repair | None:
     holders = [living[node] for node in chunk.nodes if node in living]
     counted = [node for node in chunk.nodes if node not in lost]
-    missing = replication - len(counted)
+    missing = (replication or default_replication(len(living))) - len(counted)
     order = targets(chunk.hash, living.values(), held=holders)
     count = min(missing, len(order))
     if count <= 0 or not holders or ranked(chunk.hash, holders)[0].id != me:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lepton_ai.chunking import check_object_id
 from lepton_ai.errors import ConflictError, NotFoundError
 from lepton_ai.proto.v1.storage_pb2 import Object
 from lepton_runtime import keys
 from lepton_runtime.state import Absent, Record, Remove, State, Unchanged, Write
-from lepton_storage.chunking import check_object_id
 
 __all__ = ["Manifests", "merged"]
 
@@ -69,9 +69,10 @@ class Manifests:
 
 def merged(stored: Object, new: Object) -> Object:
     """One manifest for the same content stored twice: all copies, and the higher wish."""
+    wishes = (stored.replication, new.replication)
     result = Object()
     result.CopyFrom(stored)
-    result.replication = max(stored.replication, new.replication)
+    result.replication = 0 if 0 in wishes else max(wishes)
     for chunk, other in zip(result.chunks, new.chunks, strict=True):
         chunk.nodes.extend(node for node in other.nodes if node not in chunk.nodes)
     return result

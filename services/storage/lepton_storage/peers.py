@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import ssl
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import grpc
 
+from lepton_ai.chunking import digest
 from lepton_ai.errors import DataCorruptError
+from lepton_ai.http import HttpClient
 from lepton_ai.proto.v1 import storage_pb2
 from lepton_ai.proto.v1.node_pb2 import NODE_ROLE_STORAGE, Node
 from lepton_ai.proto.v1.storage_pb2_grpc import StorageServiceStub
 from lepton_ai.rpc import translated_errors
 from lepton_runtime import keys
 from lepton_runtime.state import Delete, Put, Record, Snapshot, State
-from lepton_storage.chunking import digest
 from lepton_storage.placement import StorageNode, storage_node
 
-__all__ = ["PART_BYTES", "Channels", "Members", "Peers"]
+__all__ = ["Channels", "Members", "Peers"]
 
-PART_BYTES = 1024 * 1024
 _TRANSFER_S = 20.0
+_CONNECTIONS = 16
+_HERE = {"lepton-here": "1"}
 
 
 class Peers(Protocol):
@@ -33,6 +36,10 @@ class Peers(Protocol):
 
     async def get(self, node: StorageNode, chunk: storage_pb2.Chunk) -> bytes:
         """The chunk as `node` has it, checked against its hash."""
+        ...
+
+    async def has(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> set[bytes]:
+        """Those of which `node` has a good copy."""
         ...
 
 
@@ -81,49 +88,58 @@ class Members:
 
 
 class Channels:
-    """`Peers` over gRPC, with one channel to each address.
+    """`Peers` over the data plane, and gRPC for questions.
 
     Args:
         open_channel: Opens a channel to ``host:port`` with this node's own key.
+        token: This node's own key.
+        tls: What to show and trust; None for plain text.
     """
 
-    def __init__(self, open_channel: Callable[[str], grpc.aio.Channel]) -> None:
+    def __init__(
+        self,
+        open_channel: Callable[[str], grpc.aio.Channel],
+        token: str,
+        tls: ssl.SSLContext | None,
+    ) -> None:
         self._open_channel = open_channel
+        self._token = token
+        self._tls = tls
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._clients: dict[str, HttpClient] = {}
 
     async def put(self, node: StorageNode, chunk: storage_pb2.Chunk, data: bytes) -> None:
         """Have `node` keep a chunk; durable there once this returns."""
-        async with translated_errors():
-            await self._stub(node).PutChunk(_parts(chunk, data), timeout=_TRANSFER_S)
+        path = f"/data/chunks/{chunk.hash.hex()}"
+        await self._client(node).request("PUT", path, data, headers=_HERE, timeout_s=_TRANSFER_S)
 
     async def get(self, node: StorageNode, chunk: storage_pb2.Chunk) -> bytes:
         """The chunk as `node` has it, checked against its hash."""
-        data = bytearray()
-        request = storage_pb2.GetChunkRequest(hash=chunk.hash)
-        async with translated_errors():
-            async for answer in self._stub(node).GetChunk(request, timeout=_TRANSFER_S):
-                data += answer.data
-                if len(data) > chunk.size_bytes:
-                    break
-        whole = bytes(data)
-        if await asyncio.to_thread(digest, whole) != chunk.hash:
+        path = f"/data/chunks/{chunk.hash.hex()}"
+        client = self._client(node)
+        data = (await client.request("GET", path, headers=_HERE, timeout_s=_TRANSFER_S)).body
+        if await asyncio.to_thread(digest, data) != chunk.hash:
             raise DataCorruptError("a node sent bytes that do not match their hash", node=node.id)
-        return whole
+        return bytes(data)
+
+    async def has(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> set[bytes]:
+        """Those of which `node` has a good copy."""
+        if node.address not in self._channels:
+            self._channels[node.address] = self._open_channel(node.address)
+        stub = StorageServiceStub(self._channels[node.address])
+        request = storage_pb2.HasChunksRequest(hashes=chunk_hashes)
+        async with translated_errors():
+            return set((await stub.HasChunks(request, timeout=_TRANSFER_S)).hashes)
 
     async def close(self) -> None:
-        """Close every channel."""
+        """Close every connection."""
+        for client in self._clients.values():
+            client.close()
         for channel in self._channels.values():
             await channel.close()
 
-    def _stub(self, node: StorageNode) -> StorageServiceStub:
-        if node.address not in self._channels:
-            self._channels[node.address] = self._open_channel(node.address)
-        return StorageServiceStub(self._channels[node.address])
-
-
-async def _parts(
-    chunk: storage_pb2.Chunk, data: bytes
-) -> AsyncIterator[storage_pb2.PutChunkRequest]:
-    yield storage_pb2.PutChunkRequest(chunk=chunk)
-    for start in range(0, len(data), PART_BYTES):
-        yield storage_pb2.PutChunkRequest(data=data[start : start + PART_BYTES])
+    def _client(self, node: StorageNode) -> HttpClient:
+        address = node.data_address
+        if address not in self._clients:
+            self._clients[address] = HttpClient(address, self._token, self._tls, _CONNECTIONS)
+        return self._clients[address]

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from lepton_ai.proto.v1.node_pb2 import Node
 
-__all__ = ["StorageNode", "ranked", "storage_node", "targets"]
+__all__ = ["StorageNode", "default_replication", "ranked", "storage_node", "targets"]
 
 _DRAWS = 2**64
 
@@ -27,6 +27,7 @@ class StorageNode:
 
     id: str
     address: str
+    data_address: str
     zone: str
     free_bytes: int
 
@@ -34,7 +35,12 @@ class StorageNode:
 def storage_node(node: Node) -> StorageNode:
     """What placement needs of a member. Without a ``zone`` label a node is its own zone."""
     zone = node.labels.get("zone", node.id)
-    return StorageNode(node.id, node.address, zone, node.disk_free_bytes)
+    return StorageNode(node.id, node.address, node.data_address, zone, node.disk_free_bytes)
+
+
+def default_replication(living: int) -> int:
+    """Copies of a chunk where nobody asked for a number, on so many nodes."""
+    return 3 if living >= 3 else 2
 
 
 def ranked(chunk_hash: bytes, nodes: Iterable[StorageNode]) -> list[StorageNode]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
-from lepton_ai.errors import DataCorruptError, InvalidArgumentError, NotFoundError
+from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1 import storage_pb2, storage_pb2_grpc
 from lepton_runtime.server import principal
 from lepton_storage.aliases import Aliases
-from lepton_storage.chunking import CHUNK_BYTES
 from lepton_storage.datasets import Datasets
 from lepton_storage.disk import Disk
 from lepton_storage.models import Models
-from lepton_storage.peers import PART_BYTES
 from lepton_storage.registry import Registry
 from lepton_storage.store import ObjectStore
 
@@ -23,7 +20,6 @@ __all__ = ["StorageServicer"]
 
 _HASH_BYTES = 32
 _Context = grpc.aio.ServicerContext[Any, Any]
-_RequestT = TypeVar("_RequestT", storage_pb2.PutObjectRequest, storage_pb2.PutChunkRequest)
 
 
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
@@ -58,24 +54,6 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self._known_models = known_models
         self._aliases = aliases
 
-    async def PutObject(
-        self, request_iterator: AsyncIterator[storage_pb2.PutObjectRequest], context: _Context
-    ) -> storage_pb2.PutObjectResponse:
-        """Store an object."""
-        first = await anext(request_iterator, storage_pb2.PutObjectRequest())
-        if not first.HasField("header"):
-            raise InvalidArgumentError("the first message must be the header")
-        parts = _parts(request_iterator)
-        stored = await self._store.put(first.header, parts, principal().tenant)
-        return storage_pb2.PutObjectResponse(object=stored)
-
-    async def GetObject(
-        self, request: storage_pb2.GetObjectRequest, context: _Context
-    ) -> AsyncIterator[storage_pb2.GetObjectResponse]:
-        """Read an object or a range of it."""
-        async for part in self._store.get(request.id, request.offset, request.length):
-            yield storage_pb2.GetObjectResponse(data=part)
-
     async def StatObject(
         self, request: storage_pb2.StatObjectRequest, context: _Context
     ) -> storage_pb2.StatObjectResponse:
@@ -89,35 +67,13 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         await self._store.delete(request.id)
         return storage_pb2.DeleteObjectResponse()
 
-    async def PutChunk(
-        self, request_iterator: AsyncIterator[storage_pb2.PutChunkRequest], context: _Context
-    ) -> storage_pb2.PutChunkResponse:
-        """Keep a chunk on this node."""
-        first = await anext(request_iterator, storage_pb2.PutChunkRequest())
-        chunk = first.chunk
-        if len(chunk.hash) != _HASH_BYTES or not 0 < chunk.size_bytes <= CHUNK_BYTES:
-            raise InvalidArgumentError("the first message must describe a chunk")
-        data = bytearray()
-        async for part in _parts(request_iterator):
-            data += part
-            if len(data) > chunk.size_bytes:
-                raise InvalidArgumentError("the chunk is longer than announced")
-        await self._disk.write(chunk.hash, bytes(data))
-        return storage_pb2.PutChunkResponse()
-
-    async def GetChunk(
-        self, request: storage_pb2.GetChunkRequest, context: _Context
-    ) -> AsyncIterator[storage_pb2.GetChunkResponse]:
-        """Read a chunk of this node."""
-        if len(request.hash) != _HASH_BYTES:
+    async def HasChunks(
+        self, request: storage_pb2.HasChunksRequest, context: _Context
+    ) -> storage_pb2.HasChunksResponse:
+        """Tell which chunks are on this node."""
+        if any(len(chunk_hash) != _HASH_BYTES for chunk_hash in request.hashes):
             raise InvalidArgumentError("a chunk's hash has 32 bytes")
-        try:
-            data = await self._disk.read(request.hash)
-        except DataCorruptError:
-            # It is in quarantine now and healing fetches another: here it does not exist.
-            raise NotFoundError("the chunk is not on this node") from None
-        for start in range(0, len(data), PART_BYTES):
-            yield storage_pb2.GetChunkResponse(data=data[start : start + PART_BYTES])
+        return storage_pb2.HasChunksResponse(hashes=await self._disk.good(request.hashes))
 
     async def CreateDataset(
         self, request: storage_pb2.CreateDatasetRequest, context: _Context
@@ -191,10 +147,3 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         known = self._known_models
         models = await (known.list(request.name) if request.name else known.list_all())
         return storage_pb2.ListModelsResponse(models=models)
-
-
-async def _parts(requests: AsyncIterator[_RequestT]) -> AsyncIterator[bytes]:
-    async for request in requests:
-        if len(request.data) > PART_BYTES:
-            raise InvalidArgumentError("a part is too long", hint=f"at most {PART_BYTES} bytes")
-        yield request.data

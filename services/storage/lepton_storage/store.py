@@ -1,36 +1,30 @@
-"""Objects: received, kept on several nodes, then named by a manifest; and read back."""
+"""Objects: chunks that have their copies, then a manifest that names them; and read back."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import Sequence
 
-from blake3 import blake3
-
-from lepton_ai.errors import (
-    DeadlineExceededError,
-    InvalidArgumentError,
-    ResourceExhaustedError,
-    UnavailableError,
+from lepton_ai.chunking import CHUNK_BYTES, check_object_id, digest, object_id, slices
+from lepton_ai.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from lepton_ai.proto.v1.storage_pb2 import (
+    Chunk,
+    CommitObjectRequest,
+    CommitObjectResponse,
+    MissingChunk,
+    Object,
+    ObjectPlaces,
 )
-from lepton_ai.proto.v1.storage_pb2 import Chunk, Object, PutObjectHeader
 from lepton_runtime.clock import Clock
-from lepton_storage.chunking import Chunker, Slice, check_object_id, digest, slices
 from lepton_storage.copies import Copies
 from lepton_storage.manifests import Manifests
-from lepton_storage.peers import PART_BYTES, Members
-from lepton_storage.pipeline import in_order
+from lepton_storage.peers import Members
+from lepton_storage.placement import default_replication
 
-__all__ = ["DEFAULT_REPLICATION", "MAX_REPLICATION", "ObjectStore"]
+__all__ = ["MAX_REPLICATION", "ObjectStore"]
 
-DEFAULT_REPLICATION = 2
 MAX_REPLICATION = 5
-# Memory of an upload or a download is at most this many chunks and the one being collected.
-_WINDOW = 2
-_UPLOADS_AT_ONCE = 16
-_SILENCE_S = 60.0
+_HASH_BYTES = 32
 
 
 class ObjectStore:
@@ -57,93 +51,120 @@ class ObjectStore:
         self._members = members
         self._clock = clock
         self._max_object_bytes = max_object_bytes
-        self._uploads = asyncio.Semaphore(_UPLOADS_AT_ONCE)
 
-    async def put(
-        self, header: PutObjectHeader, parts: AsyncIterator[bytes], tenant: str
-    ) -> Object:
-        """Store an object. Nothing of it is visible until every chunk has its copies.
+    async def keep(self, chunk_hash: bytes, data: bytes, replication: int = 0) -> Chunk:
+        """Put a chunk on as many nodes as it should be on; durable there once this returns.
 
         Raises:
-            InvalidArgumentError: The header is wrong, or the content is not what it announced.
+            InvalidArgumentError: The bytes do not have that hash.
+            ResourceExhaustedError: The nodes are full.
+            UnavailableError: Too few nodes could keep it.
+        """
+        if await asyncio.to_thread(digest, data) != chunk_hash:
+            raise InvalidArgumentError(
+                "the bytes do not have the hash they are sent under",
+                hint="they were changed on their way; nothing was stored",
+                chunk=chunk_hash.hex(),
+            )
+        chunk = Chunk(hash=chunk_hash, size_bytes=len(data))
+        count = await self._copies_now(replication)
+        chunk.nodes.extend(await self._copies.make(chunk, data, count))
+        return chunk
+
+    async def commit(self, request: CommitObjectRequest, tenant: str) -> CommitObjectResponse:
+        """Make an object visible, if every chunk has its copies; else tell which have not.
+
+        Raises:
+            InvalidArgumentError: The request is wrong, or the content is not what it announced.
             ResourceExhaustedError: It is too large, or the nodes are full.
             UnavailableError: Too few nodes could keep it.
         """
-        self._check(header)
-        wanted = header.replication or DEFAULT_REPLICATION
-        count = await self._copies_now(header.replication)
-        upload = _Upload(self._max_object_bytes)
-        async with self._uploads:
-            steps = self._steps(upload.chunks(parts), count)
-            chunks = [chunk async for chunk in in_order(steps, _WINDOW)]
-        manifest = Object(
-            id=upload.object_id, size_bytes=upload.size_bytes, chunks=chunks, tenant=tenant
-        )
-        _check_announced(header, manifest)
-        manifest.replication = wanted
+        manifest = self._announced(request)
+        manifest.tenant = tenant
+        count = await self._copies_now(request.replication)
+        if request.content:
+            kept = await self.keep(manifest.chunks[0].hash, request.content, request.replication)
+            manifest.chunks[0].CopyFrom(kept)
+        elif missing := await self._missing(manifest.chunks, count):
+            return CommitObjectResponse(missing=missing)
         manifest.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
-        return await self._manifests.add(manifest)
+        return CommitObjectResponse(object=await self._manifests.add(manifest))
 
-    async def stat(self, object_id: str) -> Object:
+    async def places(self, wanted: str) -> ObjectPlaces:
+        """Where an object's chunks can be had; raises as `Manifests.get`."""
+        addresses = {node.id: node.data_address for node in self._members.nodes.values()}
+        return ObjectPlaces(object=await self.stat(wanted), addresses=addresses)
+
+    async def stat(self, wanted: str) -> Object:
         """The manifest of an object; raises as `Manifests.get`."""
-        return await self._manifests.get(object_id)
+        return await self._manifests.get(wanted)
 
-    async def delete(self, object_id: str) -> None:
+    async def delete(self, wanted: str) -> None:
         """Forget an object. Its chunks go once they are old and no object has them.
 
         Raises:
             InvalidArgumentError: That is no object's id.
         """
-        await self._manifests.remove(object_id)
+        await self._manifests.remove(wanted)
 
-    async def get(self, object_id: str, offset: int = 0, length: int = 0) -> AsyncIterator[bytes]:
-        """The bytes of an object or of a range, in parts of at most 1 MiB, all verified.
+    async def chunk(self, chunk_hash: bytes) -> bytes:
+        """A chunk's bytes, wherever there is a good copy; raises as `Copies.find`."""
+        return await self._copies.find(Chunk(hash=chunk_hash))
+
+    async def read(self, wanted: str, offset: int, length: int) -> bytes:
+        """A part of an object, for looking into it; it is held in memory.
 
         Raises:
             InvalidArgumentError: That is no id, or the range is not in the object.
             NotFoundError: No such object is stored.
             DataCorruptError: No living node has a good copy of some chunk.
         """
-        manifest = await self._manifests.get(object_id)
-        wanted = slices(manifest.chunks, offset, length)
-        async with contextlib.aclosing(in_order(self._reads(wanted), _WINDOW)) as pieces:
-            async for piece in pieces:
-                for start in range(0, len(piece), PART_BYTES):
-                    yield bytes(piece[start : start + PART_BYTES])
+        manifest = await self._manifests.get(wanted)
+        parts = slices(manifest.chunks, offset, length)
+        return b"".join(
+            [(await self._copies.find(part.chunk))[part.start : part.stop] for part in parts]
+        )
 
-    async def _steps(
-        self, chunks: AsyncIterator[bytes], count: int
-    ) -> AsyncIterator[Coroutine[Any, Any, Chunk]]:
-        async for data in chunks:
-            yield self._keep(data, count)
-
-    async def _keep(self, data: bytes, count: int) -> Chunk:
-        chunk = Chunk(hash=await asyncio.to_thread(digest, data), size_bytes=len(data))
-        chunk.nodes.extend(await self._copies.make(chunk, data, count))
-        return chunk
-
-    async def _reads(self, wanted: list[Slice]) -> AsyncIterator[Coroutine[Any, Any, memoryview]]:
-        for part in wanted:
-            yield self._read(part)
-
-    async def _read(self, part: Slice) -> memoryview:
-        data = await self._copies.find(part.chunk)
-        return memoryview(data)[part.start : part.stop]
-
-    def _check(self, header: PutObjectHeader) -> None:
-        if header.expected_id:
-            check_object_id(header.expected_id)
-        if not 0 <= header.replication <= MAX_REPLICATION:
+    def _announced(self, request: CommitObjectRequest) -> Object:
+        """The manifest that a request asks for, with no places yet."""
+        if not 0 <= request.replication <= MAX_REPLICATION:
             raise InvalidArgumentError(
-                f"replication is {header.replication}",
-                hint=f"1 to {MAX_REPLICATION}, or 0 for {DEFAULT_REPLICATION}",
+                f"replication is {request.replication}",
+                hint=f"1 to {MAX_REPLICATION}, or 0 for the cluster's default",
             )
-        if header.size_bytes > self._max_object_bytes:
-            raise _too_large(self._max_object_bytes)
+        chunks = _of_content(request.content) if request.content else request.chunks
+        _check_chunks(chunks)
+        manifest = Object(id=object_id(chunks), replication=request.replication)
+        manifest.size_bytes = sum(chunk.size_bytes for chunk in chunks)
+        if manifest.size_bytes > self._max_object_bytes:
+            raise ResourceExhaustedError(
+                "the object is too large", hint=f"at most {self._max_object_bytes} bytes"
+            )
+        if request.expected_id and check_object_id(request.expected_id) != manifest.id:
+            raise InvalidArgumentError(
+                f"the content is {manifest.id}, not {request.expected_id}",
+                hint="it was changed or cut short on its way; nothing was stored",
+            )
+        manifest.chunks.extend(Chunk(hash=c.hash, size_bytes=c.size_bytes) for c in chunks)
+        return manifest
+
+    async def _missing(self, chunks: Sequence[Chunk], count: int) -> list[MissingChunk]:
+        """Fill in where chunks are; those that are nowhere, with where they should go."""
+        have = await self._copies.holders([chunk.hash for chunk in chunks])
+        missing: dict[bytes, MissingChunk] = {}
+        for chunk in chunks:
+            nodes = have[chunk.hash]
+            if not nodes:
+                addresses = [node.data_address for node in self._copies.order(chunk.hash)]
+                missing[chunk.hash] = MissingChunk(hash=chunk.hash, addresses=addresses)
+            elif len(nodes) < count:
+                nodes = have[chunk.hash] = await self._copies.complete(chunk, nodes, count)
+            chunk.nodes[:] = nodes
+        return list(missing.values())
 
     async def _copies_now(self, asked: int) -> int:
         """How many copies an acknowledgement takes: a default yields to a small cluster."""
-        if len(self._members.nodes) < (asked or DEFAULT_REPLICATION):
+        if len(self._members.nodes) < (asked or default_replication(2)):
             await self._members.refresh()
         living = len(self._members.nodes)
         if asked > living:
@@ -151,58 +172,25 @@ class ObjectStore:
                 f"{asked} copies are wanted and {living} storage nodes are alive",
                 hint="ask for fewer copies or add storage nodes",
             )
-        return asked or max(min(DEFAULT_REPLICATION, living), 1)
+        return asked or max(min(default_replication(living), living), 1)
 
 
-class _Upload:
-    """What is known of an object while it arrives."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._hash = blake3()
-        self.size_bytes = 0
-
-    @property
-    def object_id(self) -> str:
-        """The id of what has arrived."""
-        return f"b3-{self._hash.hexdigest()}"
-
-    async def chunks(self, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Complete chunks as they arrive."""
-        chunker = Chunker()
-        while (part := await _next_part(parts)) is not None:
-            self.size_bytes += len(part)
-            if self.size_bytes > self._max_bytes:
-                raise _too_large(self._max_bytes)
-            for data in chunker.add(part):
-                yield await self._counted(data)
-        for data in chunker.rest():
-            yield await self._counted(data)
-
-    async def _counted(self, data: bytes) -> bytes:
-        await asyncio.to_thread(self._hash.update, data)
-        return data
-
-
-async def _next_part(parts: AsyncIterator[bytes]) -> bytes | None:
-    try:
-        async with asyncio.timeout(_SILENCE_S):
-            return await anext(parts, None)
-    except TimeoutError:
-        raise DeadlineExceededError(f"nothing was sent for {_SILENCE_S:.0f} s") from None
-
-
-def _check_announced(header: PutObjectHeader, manifest: Object) -> None:
-    if header.size_bytes >= 0 and header.size_bytes != manifest.size_bytes:
+def _of_content(content: bytes) -> list[Chunk]:
+    if len(content) > CHUNK_BYTES:
         raise InvalidArgumentError(
-            f"{manifest.size_bytes} bytes came where {header.size_bytes} were announced"
+            f"content of {len(content)} bytes is more than one chunk",
+            hint=f"send it as chunks of {CHUNK_BYTES} bytes",
         )
-    if header.expected_id and header.expected_id != manifest.id:
-        raise InvalidArgumentError(
-            f"the content is {manifest.id}, not {header.expected_id}",
-            hint="it was changed or cut short on its way; nothing was stored",
-        )
+    return [Chunk(hash=digest(content), size_bytes=len(content))]
 
 
-def _too_large(limit: int) -> ResourceExhaustedError:
-    return ResourceExhaustedError("the object is too large", hint=f"at most {limit} bytes")
+def _check_chunks(chunks: Sequence[Chunk]) -> None:
+    """Equal content is cut in one way only."""
+    for number, chunk in enumerate(chunks, 1):
+        least = CHUNK_BYTES if number < len(chunks) else 1
+        if len(chunk.hash) != _HASH_BYTES or not least <= chunk.size_bytes <= CHUNK_BYTES:
+            raise InvalidArgumentError(
+                f"chunk {number} of {len(chunks)} has {chunk.size_bytes} bytes "
+                f"and a hash of {len(chunk.hash)}",
+                hint=f"all but the last have {CHUNK_BYTES}, and a hash has {_HASH_BYTES}",
+            )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from lepton_ai.objects import ObjectClient
 from lepton_ai.proto.v1 import node_pb2, storage_pb2
@@ -30,6 +31,7 @@ class WorkerStorage:
     def __init__(self, state: State, settings: RuntimeSettings) -> None:
         self._state = state
         self._settings = settings
+        self._tls = settings.tls.client_context() if settings.tls else None
         self._cache = settings.data_dir / "objects"
         self._cache.mkdir(parents=True, exist_ok=True)
 
@@ -40,8 +42,8 @@ class WorkerStorage:
             if path.exists():
                 break
             try:
-                async with self._channel() as channel:
-                    await ObjectClient(channel).get_to_file(object_id, path)
+                async with self._objects() as objects:
+                    await objects.get_to_file(object_id, path)
             except UnavailableError:
                 if not left:
                     raise
@@ -49,8 +51,8 @@ class WorkerStorage:
 
     async def store(self, path: Path) -> str:
         """Store a file; returns its object's id."""
-        async with self._channel() as channel:
-            return (await ObjectClient(channel).put_file(path)).id
+        async with self._objects() as objects:
+            return (await objects.put_file(path)).id
 
     async def delete(self, object_id: str) -> None:
         """Forget an object that nothing refers to; one that is gone already is no error."""
@@ -78,6 +80,8 @@ class WorkerStorage:
         if not records:
             raise NotFoundError(f"dataset {dataset!r} does not exist")
         found = storage_pb2.Dataset.FromString(records[-1].value)
+        if found.HasField("deleted_at"):
+            raise NotFoundError(f"dataset {dataset!r} was deleted")
         for candidate in found.splits:
             if candidate.name == split:
                 return candidate
@@ -85,13 +89,28 @@ class WorkerStorage:
         raise InvalidArgumentError(f"dataset {dataset!r} has no split {split!r}", hint=known)
 
     @contextlib.asynccontextmanager
-    async def _channel(self) -> AsyncGenerator[grpc.aio.Channel]:
+    async def _objects(self) -> AsyncGenerator[ObjectClient]:
+        doors = [node.data_address for node in await self._nodes()]
+        token = self._settings.service_token
+        data = DataPlane(doors, token, self._tls, direct=True)
+        try:
+            yield ObjectClient(data)
+        finally:
+            data.close()
+
+    async def _nodes(self) -> list[node_pb2.Node]:
+        """Storage nodes that live, in an order of chance: load spreads."""
         records = (await self._state.list(keys.NODES)).records
         nodes = [node_pb2.Node.FromString(record.value) for record in records]
-        storing = [node.address for node in nodes if node.role == node_pb2.NODE_ROLE_STORAGE]
+        storing = [node for node in nodes if node.role == node_pb2.NODE_ROLE_STORAGE]
         if not storing:
             raise UnavailableError("no storage node is up")
-        address = random.choice(storing)  # noqa: S311 - spreads load, no secret
+        random.shuffle(storing)
+        return storing
+
+    @contextlib.asynccontextmanager
+    async def _channel(self) -> AsyncGenerator[grpc.aio.Channel]:
+        address = (await self._nodes())[0].address
         settings = self._settings
         channel = open_channel(address, settings.service_token, settings.channel_credentials)
         try:

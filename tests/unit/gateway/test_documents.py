@@ -21,6 +21,7 @@ TABLE = RouteTable(
     ),
     ("10.0.0.2:9",),
     ("10.0.0.3:9",),
+    ("10.0.0.3:8",),
     ("stolen",),
 )
 
@@ -63,7 +64,9 @@ def target(path: str, **headers: str) -> str:
         ("/docs", "app"),
         ("/inference.GRPCInferenceService/ServerLive", "app"),
         ("/lepton_ai.proto.v1.SchedulerService/GetJob", "schedulers"),
-        ("/lepton_ai.proto.v1.StorageService/GetObject", "storage"),
+        ("/lepton_ai.proto.v1.StorageService/StatObject", "storage"),
+        ("/data/chunks/ab", "data"),
+        ("/data/objects", "data"),
         ("/lepton_ai.proto.v1.GatewayService/GetStatus", "gateway"),
     ],
 )
@@ -91,7 +94,8 @@ def test_only_inference_is_sent_again_after_it_was_begun() -> None:
 def test_documents_are_written_before_what_refers_to_them() -> None:
     names = list(rendered())
     assert names[-2:] == ["cds.json", "rds.json"]
-    assert names[:-2] == ["eds.deployment.mnist.json", "eds.schedulers.json", "eds.storage.json"]
+    clusters = ("deployment.mnist", "schedulers", "storage", "data")
+    assert names[:-2] == [f"eds.{cluster}.json" for cluster in clusters]
 
 
 def test_every_cluster_has_the_file_of_its_endpoints() -> None:
@@ -182,6 +186,9 @@ def test_a_folder_holds_what_was_rendered_last(tmp_path: Path) -> None:
     before = (tmp_path / "eds.storage.json").stat().st_ino
     folder.write(rendered(RouteTable(storage_nodes=TABLE.storage_nodes)))
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"eds.schedulers.json", "eds.storage.json", "cds.json", "rds.json"}
+    assert names == {
+        *("eds.schedulers.json", "eds.storage.json", "eds.data.json"),
+        *("cds.json", "rds.json"),
+    }
     # What is the same is not written again, so Envoy does not read it again.
     assert (tmp_path / "eds.storage.json").stat().st_ino == before

@@ -87,8 +87,8 @@ def test_revocations_of_expired_keys_are_left_out() -> None:
 
 def test_addresses_that_were_not_found_are_left_out() -> None:
     deployed = RoutedDeployment("m", "READY", "", (Replica("a:1", 1), Replica("b:1", 1)))
-    table = RouteTable((deployed,), ("s:1",), ("d:1",), ("key",))
-    assert set(table.addresses()) == {"a:1", "b:1", "s:1", "d:1"}
+    table = RouteTable((deployed,), ("s:1",), ("d:1",), ("e:1",), ("key",))
+    assert set(table.addresses()) == {"a:1", "b:1", "s:1", "d:1", "e:1"}
     resolved = table.resolved({"a:1": "10.0.0.1:1", "d:1": "10.0.0.2:1"})
     assert resolved.deployments[0].replicas == (Replica("10.0.0.1:1", 1),)
     assert (resolved.schedulers, resolved.storage_nodes) == ((), ("10.0.0.2:1",))

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from lepton_ai.errors import InvalidArgumentError, UnavailableError
 from lepton_ai.oip import Tensor
 from lepton_ai.oip.rest import Answer, decode_answer
+from lepton_runtime.http import Exchange
 from lepton_worker.inference import grpc_api, metrics
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.grpc_api import GrpcApi, decode_request, encode_answer
-from lepton_worker.inference.http import Exchange
 from lepton_worker.inference.model import Model
 from lepton_worker.inference.proto import grpc_service_pb2 as pb
 from lepton_worker.inference.repository import ModelSource, Repository

@@ -6,22 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_ai import chunking
+from lepton_ai.chunking import check_object_id, digest, object_id, slices
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1.storage_pb2 import Chunk
-from lepton_storage import chunking
-from lepton_storage.chunking import Chunker, check_object_id, digest, slices
 
 
-@given(st.lists(st.binary(max_size=50), max_size=20))
-def test_chunks_are_the_content_cut_at_multiples(parts: list[bytes]) -> None:
+@given(st.integers(0, 100), st.integers(1, 20))
+def test_spans_are_the_content_cut_at_multiples(size: int, chunk_bytes: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunking, "CHUNK_BYTES", 16)
-        chunker = Chunker()
-        chunks = [chunk for part in parts for chunk in chunker.add(part)]
-        chunks += chunker.rest()
-    assert b"".join(chunks) == b"".join(parts)
-    assert all(len(chunk) == 16 for chunk in chunks[:-1])
-    assert all(0 < len(chunk) <= 16 for chunk in chunks)
+        patch.setattr(chunking, "CHUNK_BYTES", chunk_bytes)
+        cut = chunking.spans(size)
+    assert b"".join(bytes(range(size))[start:stop] for start, stop in cut) == bytes(range(size))
+    assert all(stop - start == chunk_bytes for start, stop in cut[:-1])
+    assert all(0 < stop - start <= chunk_bytes for start, stop in cut)
+
+
+def test_an_id_stands_for_chunks_in_their_order_and_for_the_size() -> None:
+    one, other = Chunk(hash=digest(b"1"), size_bytes=1), Chunk(hash=digest(b"2"), size_bytes=1)
+    longer = Chunk(hash=digest(b"1"), size_bytes=2)
+    lists = ([], [one], [other], [longer], [one, other], [other, one], [one, one])
+    assert len({object_id(chunks) for chunks in lists}) == len(lists)
+    assert all(check_object_id(object_id(chunks)) for chunks in lists)
+    placed = Chunk(hash=one.hash, size_bytes=1, nodes=["a"])
+    assert object_id([placed]) == object_id([one])
 
 
 @given(st.data())
@@ -35,7 +43,7 @@ def test_slices_are_the_range(data: st.DataObject) -> None:
     got = [
         by_hash[part.chunk.hash][part.start : part.stop] for part in slices(chunks, offset, length)
     ]
-    assert b"".join(got) == (content[offset : offset + length] if length else content[offset:])
+    assert b"".join(got) == content[offset : offset + length]
     assert all(got)
 
 

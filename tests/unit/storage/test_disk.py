@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lepton_ai.chunking import digest
 from lepton_ai.errors import DataCorruptError, NotFoundError, ResourceExhaustedError
 from lepton_storage import disk as disk_module
-from lepton_storage.chunking import digest
 from lepton_storage.disk import Disk
 
 DATA = b"some bytes"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_ai.chunking import digest
 from lepton_ai.proto.v1.storage_pb2 import Chunk, Object
-from lepton_storage.chunking import digest
 from lepton_storage.healing import Absences, Health, health, plan
 from lepton_storage.placement import StorageNode
 
@@ -14,7 +14,7 @@ NAMES = "abcde"
 
 
 def living(names: str) -> dict[str, StorageNode]:
-    return {name: StorageNode(name, f"{name}:1", name, 100) for name in names}
+    return {name: StorageNode(name, f"{name}:1", f"{name}:2", name, 100) for name in names}
 
 
 def test_a_reboot_is_no_loss() -> None:

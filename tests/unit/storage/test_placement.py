@@ -7,15 +7,15 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lepton_ai.chunking import digest
 from lepton_ai.proto.v1.node_pb2 import Node
-from lepton_storage.chunking import digest
 from lepton_storage.placement import StorageNode, ranked, storage_node, targets
 
 HASHES = [digest(bytes([number // 256, number % 256])) for number in range(3000)]
 
 
 def node(name: str, zone: str = "", free_bytes: int = 100) -> StorageNode:
-    return StorageNode(name, f"{name}:1", zone or name, free_bytes)
+    return StorageNode(name, f"{name}:1", f"{name}:2", zone or name, free_bytes)
 
 
 def test_shares_follow_free_space() -> None:

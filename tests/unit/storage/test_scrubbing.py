@@ -6,8 +6,8 @@ import asyncio
 import random
 from pathlib import Path
 
+from lepton_ai.chunking import digest
 from lepton_runtime.clock import ManualClock
-from lepton_storage.chunking import digest
 from lepton_storage.disk import Disk
 from lepton_storage.scrubbing import Scrubber
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from lepton_ai.chunking import CHUNK_BYTES, digest, object_id, spans
 from lepton_ai.errors import (
     DataCorruptError,
     InvalidArgumentError,
@@ -19,22 +20,20 @@ from lepton_ai.errors import (
     UnavailableError,
 )
 from lepton_ai.proto.v1.node_pb2 import NODE_ROLE_STORAGE, Node
-from lepton_ai.proto.v1.storage_pb2 import Chunk, Object, PutObjectHeader
+from lepton_ai.proto.v1.storage_pb2 import Chunk, CommitObjectRequest, Object
 from lepton_runtime import keys
 from lepton_runtime.clock import ManualClock
 from lepton_runtime.memory import MemoryState
 from lepton_runtime.state import Remove, Write
-from lepton_storage.chunking import CHUNK_BYTES, digest
 from lepton_storage.copies import Copies
 from lepton_storage.disk import Disk
 from lepton_storage.healing import Healer
 from lepton_storage.manifests import Manifests
 from lepton_storage.peers import Members
-from lepton_storage.placement import StorageNode
+from lepton_storage.placement import StorageNode, ranked
 from lepton_storage.store import ObjectStore
 
 CONTENT = bytes(range(256)) * (CHUNK_BYTES // 256) + b"and a second chunk"
-UNKNOWN = PutObjectHeader(size_bytes=-1)
 LIMIT = 16 * 1024 * 1024
 GRACE_S = 30.0
 
@@ -51,6 +50,9 @@ class DirectPeers:
 
     async def get(self, node: StorageNode, chunk: Chunk) -> bytes:
         return await self._reach(node).read(chunk.hash)
+
+    async def has(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> set[bytes]:
+        return await self._reach(node).good(chunk_hashes)
 
     def _reach(self, node: StorageNode) -> Disk:
         if node.id in self.down:
@@ -72,11 +74,19 @@ class Nodes:
     clock: ManualClock
     following: asyncio.Task[None]
 
-    async def put(self, content: bytes, header: PutObjectHeader = UNKNOWN) -> Object:
-        return await self.store.put(header, parts(content), "team")
+    async def put(self, content: bytes, replication: int = 0) -> Object:
+        request = announced(content, replication)
+        if not request.content:
+            for start, stop in spans(len(content)):
+                data = content[start:stop]
+                await self.store.keep(digest(data), data, replication)
+        answer = await self.store.commit(request, "team")
+        assert not answer.missing
+        return answer.object
 
-    async def read(self, object_id: str) -> bytes:
-        return b"".join([part async for part in self.store.get(object_id)])
+    async def read(self, wanted: str) -> bytes:
+        size = (await self.store.stat(wanted)).size_bytes
+        return await self.store.read(wanted, 0, size)
 
     async def lose(self, name: str) -> None:
         self.peers.down[name] = UnavailableError("down")
@@ -90,13 +100,27 @@ class Nodes:
 GARBAGE_AGE_S = 3600.0
 
 
-async def parts(content: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(content), 1_000_000):
-        yield content[start : start + 1_000_000]
+def announced(content: bytes, replication: int = 0) -> CommitObjectRequest:
+    """What a client asks for once it has cut and hashed its content."""
+    if len(content) <= CHUNK_BYTES:
+        return CommitObjectRequest(content=content, replication=replication)
+    chunks = [
+        Chunk(hash=digest(content[start:stop]), size_bytes=stop - start)
+        for start, stop in spans(len(content))
+    ]
+    return CommitObjectRequest(
+        chunks=chunks, expected_id=object_id(chunks), replication=replication
+    )
 
 
 def node_record(name: str) -> Write:
-    node = Node(id=name, role=NODE_ROLE_STORAGE, address=name, disk_free_bytes=100)
+    node = Node(
+        id=name,
+        role=NODE_ROLE_STORAGE,
+        address=name,
+        data_address=f"{name}-data",
+        disk_free_bytes=100,
+    )
     return Write(keys.node(name), node.SerializeToString())
 
 
@@ -129,9 +153,10 @@ def test_an_object_has_its_copies_when_it_is_acknowledged(tmp_path: Path) -> Non
     async def scenario() -> None:
         nodes = await three_nodes(tmp_path)
         stored = await nodes.put(CONTENT)
-        assert (stored.size_bytes, stored.tenant, stored.replication) == (len(CONTENT), "team", 2)
+        assert (stored.size_bytes, stored.tenant, stored.replication) == (len(CONTENT), "team", 0)
+        assert stored.id == announced(CONTENT).expected_id
         for chunk in stored.chunks:
-            assert len(chunk.nodes) == 2
+            assert len(chunk.nodes) == 3
             for name in chunk.nodes:
                 assert len(await nodes.disks[name].read(chunk.hash)) == chunk.size_bytes
         assert await nodes.read(stored.id) == CONTENT
@@ -152,7 +177,7 @@ def test_a_node_that_just_joined_counts(tmp_path: Path) -> None:
         nodes.peers.down.clear()
         for name in "bc":
             await nodes.state.commit([], [node_record(name)])
-        stored = await nodes.put(CONTENT)
+        stored = await nodes.put(CONTENT, replication=2)
         assert [len(chunk.nodes) for chunk in stored.chunks] == [2, 2]
 
     asyncio.run(scenario())
@@ -162,7 +187,7 @@ def test_a_node_that_fails_is_passed_over(tmp_path: Path) -> None:
     async def scenario() -> None:
         nodes = await three_nodes(tmp_path)
         nodes.peers.down["b"] = UnavailableError("down")
-        stored = await nodes.put(CONTENT)
+        stored = await nodes.put(CONTENT, replication=2)
         assert [set(chunk.nodes) for chunk in stored.chunks] == [{"a", "c"}] * 2
         nodes.following.cancel()
 
@@ -215,46 +240,94 @@ def test_too_few_copies_are_no_upload(tmp_path: Path, failure: type[LeptonError]
         nodes = await three_nodes(tmp_path)
         nodes.peers.down = {"b": failure("no"), "c": failure("no")}
         with pytest.raises(failure, match="only 1 of 2 copies"):
-            await nodes.put(CONTENT)
+            await nodes.put(CONTENT, replication=2)
         assert not (await nodes.state.list(keys.OBJECTS)).records
         nodes.following.cancel()
 
     asyncio.run(scenario())
 
 
+HASH = digest(b"content")
+
+
 @pytest.mark.parametrize(
-    ("header", "error"),
+    ("request_", "error"),
     [
-        (PutObjectHeader(size_bytes=1), InvalidArgumentError),
-        (PutObjectHeader(size_bytes=-1, expected_id="b3-" + "0" * 64), InvalidArgumentError),
-        (PutObjectHeader(size_bytes=-1, expected_id="../x"), InvalidArgumentError),
-        (PutObjectHeader(size_bytes=-1, replication=-1), InvalidArgumentError),
-        (PutObjectHeader(size_bytes=-1, replication=4), UnavailableError),
-        (PutObjectHeader(size_bytes=LIMIT + 1), ResourceExhaustedError),
+        (CommitObjectRequest(content=b"x", expected_id="b3-" + "0" * 64), InvalidArgumentError),
+        (CommitObjectRequest(content=b"x", expected_id="../x"), InvalidArgumentError),
+        (CommitObjectRequest(content=b"x", replication=-1), InvalidArgumentError),
+        (CommitObjectRequest(content=b"x", replication=6), InvalidArgumentError),
+        (CommitObjectRequest(content=b"x", replication=4), UnavailableError),
+        (CommitObjectRequest(content=bytes(CHUNK_BYTES + 1)), InvalidArgumentError),
+        (CommitObjectRequest(chunks=[Chunk(hash=b"short", size_bytes=1)]), InvalidArgumentError),
+        (CommitObjectRequest(chunks=[Chunk(hash=HASH, size_bytes=0)]), InvalidArgumentError),
+        (
+            CommitObjectRequest(chunks=[Chunk(hash=HASH, size_bytes=7)] * 2),
+            InvalidArgumentError,
+        ),
+        (
+            CommitObjectRequest(chunks=[Chunk(hash=HASH, size_bytes=CHUNK_BYTES)] * 5),
+            ResourceExhaustedError,
+        ),
     ],
 )
 def test_wrong_uploads_stay_invisible(
-    tmp_path: Path, header: PutObjectHeader, error: type[LeptonError]
+    tmp_path: Path, request_: CommitObjectRequest, error: type[LeptonError]
 ) -> None:
     async def scenario() -> None:
         nodes = await three_nodes(tmp_path)
         with pytest.raises(error):
-            await nodes.put(b"content", header)
+            await nodes.store.commit(request_, "team")
         assert not (await nodes.state.list(keys.OBJECTS)).records
         nodes.following.cancel()
 
     asyncio.run(scenario())
 
 
-def test_an_endless_upload_is_cut_off(tmp_path: Path) -> None:
-    async def endless() -> AsyncIterator[bytes]:
-        while True:
-            yield bytes(1_000_000)
+def test_what_is_missing_is_named_with_where_it_should_go(tmp_path: Path) -> None:
+    """An upload that broke off goes on where it was."""
 
     async def scenario() -> None:
         nodes = await three_nodes(tmp_path)
-        with pytest.raises(ResourceExhaustedError, match="too large"):
-            await nodes.store.put(UNKNOWN, endless(), "team")
+        request = announced(CONTENT)
+        first = CONTENT[:CHUNK_BYTES]
+        await nodes.store.keep(digest(first), first)
+        answer = await nodes.store.commit(request, "team")
+        assert not answer.HasField("object")
+        [missing] = answer.missing
+        rest = CONTENT[CHUNK_BYTES:]
+        assert missing.hash == digest(rest)
+        assert sorted(missing.addresses) == ["a-data", "b-data", "c-data"]
+        await nodes.store.keep(digest(rest), rest)
+        assert (await nodes.store.commit(request, "team")).object.size_bytes == len(CONTENT)
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_chunk_with_too_few_copies_gets_them_before_the_object_is_acknowledged(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        data = bytes(CHUNK_BYTES)
+        await nodes.disks["c"].write(digest(data), data)
+        chunks = [Chunk(hash=digest(data), size_bytes=len(data))] * 2
+        stored = (await nodes.store.commit(CommitObjectRequest(chunks=chunks), "team")).object
+        assert [set(chunk.nodes) for chunk in stored.chunks] == [{"a", "b", "c"}] * 2
+        for disk in nodes.disks.values():
+            assert await disk.read(digest(data)) == data
+        nodes.following.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_wrong_bytes_are_no_copy(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = await three_nodes(tmp_path)
+        with pytest.raises(InvalidArgumentError, match="do not have"):
+            await nodes.store.keep(digest(b"right"), b"wrong")
+        assert not any(nodes.files(name) for name in "abc")
         nodes.following.cancel()
 
     asyncio.run(scenario())
@@ -293,7 +366,13 @@ def test_without_any_good_copy_no_wrong_byte_is_served(tmp_path: Path) -> None:
 def test_a_lost_node_is_made_up_for_after_the_grace_time(tmp_path: Path) -> None:
     async def scenario() -> None:
         nodes = await three_nodes(tmp_path)
-        stored = await nodes.put(b"content")
+        content = next(
+            content
+            for content in (bytes([number]) for number in range(100))
+            if "a"
+            in [node.id for node in ranked(digest(content), nodes.members.nodes.values())][:2]
+        )
+        stored = await nodes.put(content, replication=2)
         [other] = set(stored.chunks[0].nodes) - {"a"}
         await nodes.lose(other)
         await nodes.healer.heal()
@@ -304,7 +383,7 @@ def test_a_lost_node_is_made_up_for_after_the_grace_time(tmp_path: Path) -> None
         await nodes.healer.heal()
         [third] = {"b", "c"} - {other}
         assert set((await nodes.store.stat(stored.id)).chunks[0].nodes) == {"a", third}
-        assert await nodes.disks[third].read(stored.chunks[0].hash) == b"content"
+        assert await nodes.disks[third].read(stored.chunks[0].hash) == content
         nodes.following.cancel()
 
     asyncio.run(scenario())
@@ -325,8 +404,8 @@ def test_a_copy_that_vanished_is_fetched_again(tmp_path: Path) -> None:
 def test_the_same_content_twice_is_one_object_with_the_higher_wish(tmp_path: Path) -> None:
     async def scenario() -> None:
         nodes = await three_nodes(tmp_path)
-        first = await nodes.put(b"content")
-        second = await nodes.put(b"content", PutObjectHeader(size_bytes=-1, replication=3))
+        first = await nodes.put(b"content", replication=2)
+        second = await nodes.put(b"content", replication=3)
         assert first.id == second.id
         assert second.replication == 3
         assert set(second.chunks[0].nodes) == {"a", "b", "c"}

@@ -8,6 +8,7 @@ from typing import Any
 from lepton_gateway.envoy.limits import Limits
 from lepton_gateway.envoy.names import (
     APP_CLUSTER,
+    DATA_CLUSTER,
     GATEWAY_CLUSTER,
     SCHEDULER_CLUSTER,
     STORAGE_CLUSTER,
@@ -77,6 +78,7 @@ def remote_clusters(
         *(_replicas_cluster(found, limits) for found in answering),
         _service_cluster(SCHEDULER_CLUSTER, limits),
         _service_cluster(STORAGE_CLUSTER, limits),
+        _data_cluster(limits),
     ]
     for cluster in clusters:
         path = f"{folder}/{endpoints_file(cluster['name'])}"
@@ -98,6 +100,7 @@ def endpoints(table: RouteTable) -> dict[str, dict[str, Any]]:
     }
     members[SCHEDULER_CLUSTER] = list(table.schedulers)
     members[STORAGE_CLUSTER] = list(table.storage_nodes)
+    members[DATA_CLUSTER] = list(table.data_nodes)
     return {name: _assignment(name, addresses) for name, addresses in members.items()}
 
 
@@ -114,8 +117,15 @@ def _replicas_cluster(deployment: RoutedDeployment, limits: Limits) -> dict[str,
 
 
 def _service_cluster(name: str, limits: Limits) -> dict[str, Any]:
-    check = {**_check_times(), "tcp_health_check": {}}
-    return _cluster(name, limits) | {"health_checks": [check]} | _speaks_http2()
+    return _cluster(name, limits) | {"health_checks": [_port_check()]} | _speaks_http2()
+
+
+def _data_cluster(limits: Limits) -> dict[str, Any]:
+    return _cluster(DATA_CLUSTER, limits) | {"health_checks": [_port_check()]}
+
+
+def _port_check() -> dict[str, Any]:
+    return {**_check_times(), "tcp_health_check": {}}
 
 
 def _cluster(name: str, limits: Limits) -> dict[str, Any]:

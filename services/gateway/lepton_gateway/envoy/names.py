@@ -6,6 +6,7 @@ from typing import Any, Final
 
 __all__ = [
     "APP_CLUSTER",
+    "DATA_CLUSTER",
     "GATEWAY_CLUSTER",
     "JWT_METADATA",
     "ROUTES",
@@ -24,6 +25,7 @@ APP_CLUSTER: Final = "app"
 GATEWAY_CLUSTER: Final = "gateway"
 SCHEDULER_CLUSTER: Final = "schedulers"
 STORAGE_CLUSTER: Final = "storage"
+DATA_CLUSTER: Final = "data"
 # Under which the checked claims of a key are found.
 JWT_METADATA: Final = "claims"
 

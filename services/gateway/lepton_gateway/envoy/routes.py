@@ -9,6 +9,7 @@ from lepton_gateway.envoy.limits import Limits
 from lepton_gateway.envoy.lua import MODEL_HEADER
 from lepton_gateway.envoy.names import (
     APP_CLUSTER,
+    DATA_CLUSTER,
     GATEWAY_CLUSTER,
     ROUTES,
     SCHEDULER_CLUSTER,
@@ -67,6 +68,7 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
         *(_grpc_route(name, limits) for name in answering),
         *(_bridged_app_route(prefix) for prefix in (_OIP_GRPC, _HEALTH_GRPC)),
         *(_service_route(service, cluster) for service, cluster in _SERVICES.items()),
+        _data_route(limits),
         # The transcoder makes a gRPC call of what it knows, which is routed anew.
         _route({"prefix": "/v1/"}, {"cluster": APP_CLUSTER}, typed_per_filter_config=TRANSCODED),
         _route({"prefix": "/"}, {"cluster": APP_CLUSTER}),
@@ -106,6 +108,15 @@ def _inference_action(name: str, limits: Limits) -> dict[str, Any]:
         "timeout": duration(limits.inference_timeout_s),
         "retry_policy": _INFERENCE_RETRY,
     }
+
+
+def _data_route(limits: Limits) -> dict[str, Any]:
+    action = {
+        "cluster": DATA_CLUSTER,
+        "timeout": duration(limits.transfer_timeout_s),
+        "retry_policy": _MANAGEMENT_RETRY,
+    }
+    return _route({"prefix": "/data/"}, action)
 
 
 def _service_route(service: str, cluster: str) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from functools import partial
 import uvloop
 
 from lepton_ai.errors import LeptonError
+from lepton_runtime.http import HttpLimits, HttpServer
 from lepton_worker.inference.app import App
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.control import Control
 from lepton_worker.inference.front import run_front
 from lepton_worker.inference.grpc_api import GrpcApi
-from lepton_worker.inference.http import HttpLimits, HttpServer
 from lepton_worker.inference.loader import Loader, load_trusted
 from lepton_worker.inference.memory import collect_garbage, keep_freed_memory
 from lepton_worker.inference.model import load_engine

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from lepton_runtime.http import Exchange
 from lepton_worker.inference import grpc_api, metrics
 from lepton_worker.inference.grpc_api import GrpcApi
-from lepton_worker.inference.http import Exchange
 from lepton_worker.inference.repository import Repository
 from lepton_worker.inference.rest_api import RestApi
 

@@ -27,8 +27,8 @@ from lepton_ai.oip.rest import (
     decode_request,
     encode_answer,
 )
+from lepton_runtime.http import JSON_TYPE, Exchange
 from lepton_worker.inference.deadline import timeout_us
-from lepton_worker.inference.http import JSON_TYPE, Exchange
 from lepton_worker.inference.repository import ReadyModel
 from lepton_worker.inference.repository_control import RepositoryControl
 from lepton_worker.inference.service import InferenceService

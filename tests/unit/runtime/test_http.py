@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lepton_worker.inference.http import JSON_TYPE, Connection, Exchange, HttpLimits, HttpServer
+from lepton_runtime.http import JSON_TYPE, Connection, Exchange, HttpLimits, HttpServer
 
 LIMITS = HttpLimits(head_bytes=1024, body_bytes=100, buffered_bytes=150)
 
