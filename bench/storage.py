@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -66,7 +67,7 @@ async def measure(size: int, objects: int, repeats: int) -> None:
                     "NATS object store": (nodes.nats_put, nodes.nats_get),
                 }.items():
                     for verb, work in (("PUT", put), ("GET", get)):
-                        seconds = await timed(lambda work=work: work(content))
+                        seconds = await timed(partial(work, content))
                         rates.setdefault(f"{verb} {name}", []).append(size / MEBI / seconds)
             medians = {name: statistics.median(values) for name, values in rates.items()}
             for name, rate in medians.items():
