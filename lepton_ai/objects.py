@@ -137,6 +137,20 @@ class ObjectClient:
         async with contextlib.aclosing(self._read(places, parts)) as pieces:
             return b"".join([piece async for piece in pieces])
 
+    async def stream(
+        self, wanted: str, *, progress: Progress | None = None
+    ) -> AsyncGenerator[memoryview]:
+        """The whole object in order, in pieces of at most 4 MiB, each verified here.
+
+        Raises:
+            NotFoundError: No such object is stored.
+            DataCorruptError: No node has a good copy of it.
+        """
+        places = await self._places(wanted)
+        async with contextlib.aclosing(self._whole(places, progress)) as pieces:
+            async for piece in pieces:
+                yield piece
+
     async def get_bytes(self, wanted: str, *, progress: Progress | None = None) -> bytearray:
         """The whole object, every chunk verified here.
 
