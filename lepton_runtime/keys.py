@@ -7,6 +7,7 @@ __all__ = [
     "CHECKPOINTS",
     "DATASETS",
     "DEPLOYMENTS",
+    "DRAINING",
     "ELECTION",
     "JOBS",
     "MODELS",
@@ -19,6 +20,7 @@ __all__ = [
     "checkpoints",
     "dataset",
     "deployment",
+    "draining",
     "job",
     "job_key",
     "model",
@@ -40,6 +42,7 @@ OBJECTS = f"{ROOT}/objects/"
 DATASETS = f"{ROOT}/datasets/"
 MODELS = f"{ROOT}/models/"
 ALIASES = f"{ROOT}/aliases/"
+DRAINING = f"{ROOT}/draining/"
 CHECKPOINTS = f"{ROOT}/checkpoints/"
 REVOKED_KEYS = f"{ROOT}/revoked_keys/"
 ELECTION = f"{ROOT}/election/scheduler"
@@ -98,6 +101,11 @@ def model(name: str, version: int) -> str:
 def alias(model_name: str, name: str) -> str:
     """An alias of a model."""
     return f"{ALIASES}{model_name}/{name}"
+
+
+def draining(node_id: str) -> str:
+    """A storage node that is to be emptied."""
+    return f"{DRAINING}{node_id}"
 
 
 def revoked_key(key_id: str) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from lepton_ai.cli import local
 from lepton_ai.cli.output import age_text, lineage, print_json, print_table, to_form
+from lepton_ai.cli.storage import storage_app
 from lepton_ai.cluster.profile import home_folder
 from lepton_ai.cluster.progress import state_text
 from lepton_ai.cluster.sync import Cluster
@@ -32,6 +33,7 @@ keys_app = typer.Typer(help="Make and revoke keys.", no_args_is_help=True)
 app.add_typer(job_app, name="job")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
+app.add_typer(storage_app, name="storage")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="Name of the deployment.")]

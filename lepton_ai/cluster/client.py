@@ -432,6 +432,23 @@ class AsyncCluster:
             request = storage_pb2.ListDatasetsRequest()
             return list((await self._storage.ListDatasets(request, timeout=_CALL_S)).datasets)
 
+    async def drain_storage(self, node_id: str) -> None:
+        """Have a storage node give its chunks to the others; its record tells how many are left.
+
+        Raises:
+            NotFoundError: No such storage node is alive.
+            ConflictError: No other could take them.
+        """
+        async with translated_errors():
+            request = storage_pb2.DrainNodeRequest(node_id=node_id)
+            await self._storage.DrainNode(request, timeout=_CALL_S)
+
+    async def undrain_storage(self, node_id: str) -> None:
+        """Let a storage node take chunks again."""
+        async with translated_errors():
+            request = storage_pb2.UndrainNodeRequest(node_id=node_id)
+            await self._storage.UndrainNode(request, timeout=_CALL_S)
+
     async def nodes(self) -> list[node_pb2.Node]:
         """The members of the cluster that are alive."""
         async with translated_errors():

@@ -257,6 +257,14 @@ class Cluster:
         """All versions of all datasets."""
         return self._loop.run(self._inner.datasets())
 
+    def drain_storage(self, node_id: str) -> None:
+        """Have a storage node give its chunks to the others; its record tells how many are left."""
+        self._loop.run(self._inner.drain_storage(node_id))
+
+    def undrain_storage(self, node_id: str) -> None:
+        """Let a storage node take chunks again."""
+        self._loop.run(self._inner.undrain_storage(node_id))
+
     def nodes(self) -> list[node_pb2.Node]:
         """The members of the cluster that are alive."""
         return self._loop.run(self._inner.nodes())

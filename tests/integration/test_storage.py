@@ -214,7 +214,7 @@ def test_objects_as_files_and_ranges(tmp_path: Path) -> None:
                 await other.get_to_file(f"b3-{'0' * 64}", tmp_path / "none")
             empty = await client.put_bytes(b"")
             assert await client.get_bytes(empty.id) == b""
-            with pytest.raises(UnavailableError, match="2 storage nodes are alive"):
+            with pytest.raises(UnavailableError, match="2 storage nodes could take one"):
                 await client.put_bytes(b"x", replication=3)
 
     asyncio.run(scenario())
@@ -237,6 +237,49 @@ def test_an_upload_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
             sent.clear()
             await client.put_bytes(CONTENT, progress=lambda carried, size: sent.append(carried))
             assert sent == []
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_joins_takes_its_share_and_one_that_drains_is_emptied(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, count=2) as cluster:
+            client = await cluster.client("s1")
+            contents = [bytes([number]) * 20_000 for number in range(60)]
+            ids = [(await client.put_bytes(content, replication=2)).id for content in contents]
+            await cluster.start("s3")
+
+            async def holds(name: str, least: int, most: int) -> bool:
+                node = (await cluster.nodes()).get(name)
+                return node is not None and least <= node.chunks <= most
+
+            await eventually(lambda: holds("s3", 25, 60))
+            stub = StorageServiceStub(await cluster.channel("s1"))
+            async with translated_errors():
+                request = storage_pb2.DrainNodeRequest(node_id="s1")
+                await stub.DrainNode(request, timeout=TIMEOUT_S)
+
+            async def drained() -> bool:
+                node = (await cluster.nodes())["s1"]
+                return node.draining and node.chunks == 0
+
+            await eventually(drained)
+            await cluster.kill("s1")
+            reader = await cluster.client("s2")
+            for object_id, content in zip(ids, contents, strict=True):
+                assert await reader.get_bytes(object_id) == content
+                [chunk] = (await reader.stat(object_id)).chunks
+                assert set(chunk.nodes) == {"s2", "s3"}
+            # What another stores is not put on the node that is to go.
+            await cluster.start("s1")
+            await eventually(lambda: holds("s1", 0, 0))
+            [chunk] = (await reader.put_bytes(b"later")).chunks
+            assert set(chunk.nodes) == {"s2", "s3"}
+            other = StorageServiceStub(await cluster.channel("s2"))
+            with pytest.raises(NotFoundError, match="alive: s1, s2, s3"):
+                async with translated_errors():
+                    request = storage_pb2.DrainNodeRequest(node_id="s9")
+                    await other.DrainNode(request, timeout=TIMEOUT_S)
 
     asyncio.run(scenario())
 

@@ -46,6 +46,16 @@ class StorageServiceStub:
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/DrainNode',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.UndrainNode = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/UndrainNode',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeResponse.FromString,
+                _registered_method=True)
         self.HasChunks = channel.unary_unary(
                 '/lepton_ai.proto.v1.StorageService/HasChunks',
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksRequest.SerializeToString,
@@ -117,6 +127,21 @@ class StorageServiceServicer:
 
     def DeleteObject(self, request, context):
         """Forgets an object; its chunks go when no other object has them. Nothing may refer to it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """Empties a storage node: it gives its chunks to others and takes none. It goes on by itself;
+        the node's record tells how many chunks are left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainNode(self, request, context):
+        """Lets a drained storage node take chunks again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +231,16 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.DeleteObject,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DrainNodeRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'UndrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainNode,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeResponse.SerializeToString,
             ),
             'HasChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.HasChunks,
@@ -319,6 +354,60 @@ class StorageService:
             '/lepton_ai.proto.v1.StorageService/DeleteObject',
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectRequest.SerializeToString,
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/DrainNode',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DrainNodeRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/UndrainNode',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

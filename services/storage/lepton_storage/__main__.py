@@ -23,6 +23,7 @@ from lepton_storage.copies import Copies
 from lepton_storage.data_api import LIMITS, DataApi
 from lepton_storage.datasets import Datasets
 from lepton_storage.disk import Disk
+from lepton_storage.draining import Draining
 from lepton_storage.healing import Healer
 from lepton_storage.manifests import Manifests
 from lepton_storage.models import Models
@@ -103,6 +104,7 @@ def _servicer(
         known_datasets=datasets,
         known_models=models,
         aliases=Aliases(runtime.state, models, *voice),
+        draining=Draining(runtime.state),
     )
     return Servicer(
         servicer,
@@ -125,7 +127,7 @@ async def _serve(runtime: Runtime, parts: _Parts) -> None:
                 node_pb2.Node(data_address=data_address),
             ) as membership,
         ):
-            told = _tell(runtime, parts.disk, parts.healer, membership)
+            told = _tell(runtime, parts, membership)
             for chore in (parts.healer.run(), parts.scrubber.run(), told):
                 background.append(tasks.create_task(chore))
             await runtime.stopping.wait()
@@ -148,13 +150,16 @@ async def _data_plane(runtime: Runtime, api: DataApi) -> AsyncGenerator[str]:
         await server.drain(_DRAIN_S)
 
 
-async def _tell(runtime: Runtime, disk: Disk, healer: Healer, membership: Membership) -> None:
+async def _tell(runtime: Runtime, parts: _Parts, membership: Membership) -> None:
     """Keep this node's record true: free space, which placement goes by, and what lacks copies."""
     while True:
         node = membership.node
-        node.disk_capacity_bytes, node.disk_free_bytes = await disk.usage()
-        node.under_replicated_chunks = healer.health.under_replicated
-        node.unreadable_chunks = healer.health.unreadable
+        node.disk_capacity_bytes, node.disk_free_bytes = await parts.disk.usage()
+        node.under_replicated_chunks = parts.healer.health.under_replicated
+        node.unreadable_chunks = parts.healer.health.unreadable
+        node.chunks = parts.healer.health.here
+        known = parts.members.nodes.get(node.id)
+        node.draining = known is not None and known.draining
         try:
             await membership.update(node)
         except LeptonError as error:

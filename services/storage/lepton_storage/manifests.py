@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from lepton_ai.chunking import check_object_id
 from lepton_ai.errors import ConflictError, NotFoundError
@@ -10,9 +11,30 @@ from lepton_ai.proto.v1.storage_pb2 import Object
 from lepton_runtime import keys
 from lepton_runtime.state import Absent, Record, Remove, State, Unchanged, Write
 
-__all__ = ["Manifests", "merged"]
+__all__ = ["Manifests", "Relocation", "merged"]
 
 _TRIES = 10
+
+
+@dataclass(frozen=True)
+class Relocation:
+    """Copies of a chunk that came, and nodes whose copies count no longer.
+
+    What counts is applied to the manifest as it then is. `instead` marks a hand-over, in which
+    one goes only because another came: where somebody else brought that one already, none goes,
+    or two nodes that hand over to the same third would leave one copy of two.
+    """
+
+    gone: frozenset[str]
+    made: tuple[str, ...]
+    instead: bool = False
+
+    def applied(self, nodes: Sequence[str]) -> list[str]:
+        """The nodes that have the chunk afterwards."""
+        if self.instead and any(node in nodes for node in self.made):
+            return list(nodes)
+        kept = [node for node in nodes if node not in self.gone]
+        return [*kept, *(node for node in self.made if node not in kept)]
 
 
 class Manifests:
@@ -48,9 +70,9 @@ class Manifests:
         """Forget an object, if it is known."""
         await self._state.commit([], [Remove(keys.object_(check_object_id(object_id)))])
 
-    async def moved(self, object_id: str, nodes: dict[bytes, list[str]]) -> None:
-        """Replace where chunks are, by chunk hash. An object that is gone stays gone."""
-        await self._swap(object_id, lambda stored: _with_nodes(stored, nodes) if stored else None)
+    async def moved(self, object_id: str, moves: Mapping[bytes, Relocation]) -> None:
+        """Change where chunks are, by chunk hash. An object that is gone stays gone."""
+        await self._swap(object_id, lambda stored: _relocated(stored, moves) if stored else None)
 
     async def _swap(
         self, object_id: str, change: Callable[[Object | None], Object | None]
@@ -78,12 +100,12 @@ def merged(stored: Object, new: Object) -> Object:
     return result
 
 
-def _with_nodes(stored: Object, nodes: dict[bytes, list[str]]) -> Object:
+def _relocated(stored: Object, moves: Mapping[bytes, Relocation]) -> Object:
     result = Object()
     result.CopyFrom(stored)
     for chunk in result.chunks:
-        if chunk.hash in nodes:
-            chunk.nodes[:] = nodes[chunk.hash]
+        if chunk.hash in moves:
+            chunk.nodes[:] = moves[chunk.hash].applied(chunk.nodes)
     return result
 
 

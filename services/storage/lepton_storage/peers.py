@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import grpc
@@ -49,12 +50,16 @@ class Members:
     def __init__(self, state: State) -> None:
         self._state = state
         self._nodes: dict[str, StorageNode] = {}
+        self._draining: set[str] = set()
         self._read = asyncio.Event()
 
     @property
     def nodes(self) -> dict[str, StorageNode]:
         """Living nodes by id."""
-        return dict(self._nodes)
+        return {
+            name: replace(node, draining=name in self._draining)
+            for name, node in self._nodes.items()
+        }
 
     async def known(self) -> None:
         """Wait until they have been read once."""
@@ -66,6 +71,21 @@ class Members:
 
     async def follow(self) -> None:
         """Keep up until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_draining())
+            tasks.create_task(self._follow_nodes())
+
+    async def _follow_draining(self) -> None:
+        async for change in self._state.watch(keys.DRAINING):
+            match change:
+                case Snapshot(records=records):
+                    self._draining = {_drained(record.key) for record in records}
+                case Put(record=record):
+                    self._draining.add(_drained(record.key))
+                case Delete(key=key):
+                    self._draining.discard(_drained(key))
+
+    async def _follow_nodes(self) -> None:
         async for change in self._state.watch(keys.NODES):
             match change:
                 case Snapshot(records=records):
@@ -85,6 +105,10 @@ class Members:
         node = Node.FromString(record.value)
         if node.role == NODE_ROLE_STORAGE:
             self._nodes[node.id] = storage_node(node)
+
+
+def _drained(key: str) -> str:
+    return key.removeprefix(keys.DRAINING)
 
 
 class Channels:

@@ -23,13 +23,17 @@ _DRAWS = 2**64
 
 @dataclass(frozen=True)
 class StorageNode:
-    """A living node that keeps chunks. Nodes of one zone are expected to fail together."""
+    """A living node that keeps chunks. Nodes of one zone are expected to fail together.
+
+    One that is `draining` gives what it has and takes nothing.
+    """
 
     id: str
     address: str
     data_address: str
     zone: str
     free_bytes: int
+    draining: bool = False
 
 
 def storage_node(node: Node) -> StorageNode:
@@ -53,7 +57,8 @@ def targets(
 ) -> list[StorageNode]:
     """Where further copies should go, best first, when `held` have one already."""
     copies = Counter(node.zone for node in held)
-    remaining = [node for node in ranked(chunk_hash, nodes) if node not in held]
+    taking = (node for node in nodes if node not in held and not node.draining)
+    remaining = ranked(chunk_hash, taking)
     ordered: list[StorageNode] = []
     while remaining:
         # Of equally used zones the first is taken, so rank decides.

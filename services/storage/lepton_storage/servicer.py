@@ -12,6 +12,7 @@ from lepton_runtime.server import principal
 from lepton_storage.aliases import Aliases
 from lepton_storage.datasets import Datasets
 from lepton_storage.disk import Disk
+from lepton_storage.draining import Draining
 from lepton_storage.models import Models
 from lepton_storage.registry import Registry
 from lepton_storage.store import ObjectStore
@@ -33,6 +34,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         known_datasets: Finds datasets.
         known_models: Finds models.
         aliases: Names that move between a model's versions.
+        draining: Nodes that are to be emptied.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         known_datasets: Registry[storage_pb2.Dataset],
         known_models: Registry[storage_pb2.Model],
         aliases: Aliases,
+        draining: Draining,
     ) -> None:
         self._store = store
         self._disk = disk
@@ -53,6 +56,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self._known_datasets = known_datasets
         self._known_models = known_models
         self._aliases = aliases
+        self._draining = draining
 
     async def StatObject(
         self, request: storage_pb2.StatObjectRequest, context: _Context
@@ -66,6 +70,20 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         """Forget an object."""
         await self._store.delete(request.id)
         return storage_pb2.DeleteObjectResponse()
+
+    async def DrainNode(
+        self, request: storage_pb2.DrainNodeRequest, context: _Context
+    ) -> storage_pb2.DrainNodeResponse:
+        """Empty a node."""
+        await self._draining.start(request.node_id)
+        return storage_pb2.DrainNodeResponse()
+
+    async def UndrainNode(
+        self, request: storage_pb2.UndrainNodeRequest, context: _Context
+    ) -> storage_pb2.UndrainNodeResponse:
+        """Let a node take chunks again."""
+        await self._draining.stop(request.node_id)
+        return storage_pb2.UndrainNodeResponse()
 
     async def HasChunks(
         self, request: storage_pb2.HasChunksRequest, context: _Context

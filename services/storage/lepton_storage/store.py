@@ -164,15 +164,18 @@ class ObjectStore:
 
     async def _copies_now(self, asked: int) -> int:
         """How many copies an acknowledgement takes: a default yields to a small cluster."""
-        if len(self._members.nodes) < (asked or default_replication(2)):
+        if self._taking() < (asked or default_replication(2)):
             await self._members.refresh()
-        living = len(self._members.nodes)
+        living = self._taking()
         if asked > living:
             raise UnavailableError(
-                f"{asked} copies are wanted and {living} storage nodes are alive",
+                f"{asked} copies are wanted and {living} storage nodes could take one",
                 hint="ask for fewer copies or add storage nodes",
             )
         return asked or max(min(default_replication(living), living), 1)
+
+    def _taking(self) -> int:
+        return sum(not node.draining for node in self._members.nodes.values())
 
 
 def _of_content(content: bytes) -> list[Chunk]:

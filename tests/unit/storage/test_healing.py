@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +67,29 @@ def test_what_lacks_copies_is_counted() -> None:
         Object(id="o", chunks=[whole, short, gone], replication=2),
         Object(id="p", chunks=[short, short], replication=1),
     ]
-    assert health(manifests, "ab") == Health(under_replicated=2, unreadable=1)
-    assert health(manifests, "abc") == Health(under_replicated=1, unreadable=0)
-    assert health([], "a") == Health()
+    assert health(manifests, living("ab"), "b") == Health(under_replicated=2, unreadable=1, here=1)
+    assert health(manifests, living("abc"), "c") == Health(under_replicated=1, unreadable=0, here=2)
+    assert health([], living("a"), "a") == Health()
+
+
+def test_a_draining_node_gives_what_it_has_and_is_let_go() -> None:
+    chunk = Chunk(hash=digest(b"x"), size_bytes=1, nodes=["a", "b"])
+    manifest = Object(id="o", chunks=[chunk], replication=2)
+    nodes = living("abc")
+    nodes["a"] = replace(nodes["a"], draining=True)
+    plans = [repair for me in "abc" for repair in plan(manifest, me, nodes, set())]
+    [repair] = plans
+    assert (repair.holders, repair.count) == (("b",), 1)
+    assert [node.id for node in repair.targets] == ["c"]
+
+
+def test_a_draining_node_is_let_go_where_the_others_have_all_they_can() -> None:
+    chunk = Chunk(hash=digest(b"x"), size_bytes=1, nodes=["a", "b"])
+    manifest = Object(id="o", chunks=[chunk], replication=2)
+    nodes = living("ab")
+    nodes["a"] = replace(nodes["a"], draining=True)
+    [repair] = [repair for me in "ab" for repair in plan(manifest, me, nodes, set())]
+    assert (repair.holders, repair.count) == (("b",), 0)
+    alone = Object(id="o", chunks=[Chunk(hash=digest(b"x"), nodes=["a"])], replication=1)
+    [repair] = plan(alone, "a", nodes, set())
+    assert (repair.holders, repair.count, repair.targets[0].id) == ((), 1, "b")
