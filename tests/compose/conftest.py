@@ -98,8 +98,14 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
 def home(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the profile lies that a person would fetch."""
     home = tmp_path_factory.mktemp("home")
-    told = compose("run", "--rm", "-T", "keys", "cat", "/keys/authority/client.json")
-    (home / "client.json").write_text(told)
+
+    def fetched() -> bool:
+        # The first docker-compose sometimes loses what so short a container prints.
+        told = compose("run", "--rm", "-T", "keys", "cat", "/keys/authority/client.json")
+        (home / "client.json").write_text(told)
+        return told.startswith("{")
+
+    until(fetched)
     return home
 
 
