@@ -89,7 +89,7 @@ class Exchange:
         """Whether nobody waits for the answer any more."""
         return self._connection.lost
 
-    def reply(self, status: int, headers: bytes, body: bytes) -> None:
+    def reply(self, status: int, headers: bytes, body: bytes | memoryview) -> None:
         """Send the answer; to be called exactly once, on the event loop.
 
         Args:
@@ -227,7 +227,9 @@ class Connection(asyncio.Protocol):
 
     # What exchanges and the server call.
 
-    def answer(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> None:
+    def answer(
+        self, exchange: Exchange, status: int, headers: bytes, body: bytes | memoryview
+    ) -> None:
         """Write the answer of the current exchange and turn to the next."""
         if self.lost:
             return
@@ -298,7 +300,7 @@ class Connection(asyncio.Protocol):
             self._write("", status, JSON_TYPE + _CLOSE, orjson.dumps({"error": message}))
         self._server.loop.call_later(_LINGER_S, self._transport.close)
 
-    def _write(self, method: str, status: int, headers: bytes, body: bytes) -> None:
+    def _write(self, method: str, status: int, headers: bytes, body: bytes | memoryview) -> None:
         head = b"%bcontent-length: %d\r\n%b\r\n" % (_REASON[status], len(body), headers)
         if method == "HEAD":
             self._transport.write(head)

@@ -13,9 +13,11 @@ __all__ = [
     "MODELS",
     "NODES",
     "OBJECTS",
+    "QUOTAS",
     "REVOKED_KEYS",
     "TASKS",
     "TASK_STATUS",
+    "TENANT_KEYS",
     "alias",
     "checkpoints",
     "dataset",
@@ -26,9 +28,11 @@ __all__ = [
     "model",
     "node",
     "object_",
+    "quota",
     "revoked_key",
     "task",
     "task_status",
+    "tenant_key",
 ]
 
 ROOT = "/lepton/v1"
@@ -43,6 +47,8 @@ DATASETS = f"{ROOT}/datasets/"
 MODELS = f"{ROOT}/models/"
 ALIASES = f"{ROOT}/aliases/"
 DRAINING = f"{ROOT}/draining/"
+QUOTAS = f"{ROOT}/quotas/"
+TENANT_KEYS = f"{ROOT}/tenant_keys/"
 CHECKPOINTS = f"{ROOT}/checkpoints/"
 REVOKED_KEYS = f"{ROOT}/revoked_keys/"
 ELECTION = f"{ROOT}/election/scheduler"
@@ -106,6 +112,16 @@ def alias(model_name: str, name: str) -> str:
 def draining(node_id: str) -> str:
     """A storage node that is to be emptied."""
     return f"{DRAINING}{node_id}"
+
+
+def tenant_key(tenant: str) -> str:
+    """The key that a tenant's chunks are encrypted with, wrapped."""
+    return f"{TENANT_KEYS}{tenant}"
+
+
+def quota(tenant: str) -> str:
+    """How much a tenant may store."""
+    return f"{QUOTAS}{tenant}"
 
 
 def revoked_key(key_id: str) -> str:

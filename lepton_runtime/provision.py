@@ -4,13 +4,15 @@
 
 Below the folder lies one folder a service, such as ``/keys/worker-1``, and ``authority``. Each
 gets what its service may know, readable by the owner of the folder above only: certificates for
-all, tokens for Lepton's own, the signing key for gateways. What is there already stays. The
+all, tokens for Lepton's own, the signing key for gateways, the key that chunks are encrypted with
+for storage nodes. What is there already stays. The
 second argument is how people reach the gateway; ``authority/client.json`` is a client's profile
 for it, with the first administrator's key.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import os
 import shutil
@@ -32,6 +34,7 @@ _AUTHORITY = "authority"
 _FOREIGN = ("etcd", "nats")
 _TOKENS = ("jwks.json", "service.token")
 _SIGNING = "signing.pem"
+_MASTER = "master.key"
 
 
 def provision(root: Path, gateway: str, now: datetime.datetime) -> None:
@@ -45,6 +48,7 @@ def provision(root: Path, gateway: str, now: datetime.datetime) -> None:
     home = root / _AUTHORITY
     make_keys(home, now.timestamp())
     authority = _authority(home, now)
+    _master_key(home / _MASTER)
     _profile(home, gateway).write(home)
     public = gateway.rpartition(":")[0]
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and path != home):
@@ -59,6 +63,8 @@ def _secrets(service: str) -> tuple[str, ...]:
     """Files of the authority that a service gets a copy of."""
     if service in _FOREIGN:
         return ()
+    if service.startswith("storage"):
+        return (*_TOKENS, _MASTER)
     return (*_TOKENS, _SIGNING) if _is_gateway(service) else _TOKENS
 
 
@@ -91,6 +97,12 @@ def _authority(home: Path, now: datetime.datetime) -> Authority:
     # Last: its presence says that the key is there.
     certificate.write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
     return authority
+
+
+def _master_key(path: Path) -> None:
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(base64.b64encode(os.urandom(32)).decode() + "\n")
 
 
 def _read_authority(certificate: Path, key: Path) -> Authority:

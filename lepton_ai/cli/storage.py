@@ -7,25 +7,26 @@ from typing import Annotated
 
 import typer
 
-from lepton_ai.cli.output import age_text, print_json, print_table, size_text
+from lepton_ai.cli.output import age_text, parse_size, print_json, print_table, size_text
 from lepton_ai.cluster.sync import Cluster
 from lepton_ai.errors import NotFoundError
 from lepton_ai.proto.v1 import node_pb2
 
 __all__ = ["storage_app"]
 
-storage_app = typer.Typer(help="List storage nodes, or empty one.")
+storage_app = typer.Typer(help="List storage nodes, or look after them.")
 _LOOK_S = 1.0
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NodeId = Annotated[str, typer.Argument(help="Id of a storage node, as 'lepton storage' lists it.")]
 
 
 @storage_app.callback(invoke_without_command=True)
 def storage(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """List storage nodes, or empty one."""
+    """List storage nodes, or look after them."""
     if context.invoked_subcommand:
         return
     with Cluster() as cluster:
@@ -57,7 +58,7 @@ def drain(
 ) -> None:
     """Empty a storage node before it is switched off. It goes on also after Ctrl-C."""
     with Cluster() as cluster:
-        cluster.drain_storage(node)
+        cluster.storage.drain(node)
         while wait:
             found = _one(cluster, node)
             print(f"{node}: {found.chunks} chunks left", flush=True)
@@ -71,7 +72,53 @@ def drain(
 def undrain(node: NodeId) -> None:
     """Let a drained storage node take chunks again."""
     with Cluster() as cluster:
-        cluster.undrain_storage(node)
+        cluster.storage.undrain(node)
+
+
+@storage_app.command()
+def usage(as_json: Json = False) -> None:
+    """Show what each tenant stores and may store."""
+    with Cluster() as cluster:
+        found = cluster.storage.usage()
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("TENANT", "OBJECTS", "STORES", "MAY STORE"),
+        [
+            (
+                each.tenant,
+                each.objects,
+                size_text(each.size_bytes),
+                size_text(each.quota_bytes) if each.quota_bytes else "no limit",
+            )
+            for each in found
+        ],
+    )
+
+
+@storage_app.command()
+def quota(
+    tenant: Annotated[str, typer.Argument(help="Name of the tenant.")],
+    size: Annotated[str, typer.Argument(help="Such as 500MiB or 2TiB; 0 for no limit.")],
+) -> None:
+    """Limit what a tenant stores. What it has already stays."""
+    size_bytes = parse_size(size)
+    with Cluster() as cluster:
+        cluster.storage.set_quota(tenant, size_bytes)
+
+
+@storage_app.command("rotate-key")
+def rotate_key() -> None:
+    """Wrap tenants' keys by the newest master key, once every storage node has it.
+
+    Put the new key before the old one in the file that LEPTON_MASTER_KEY_FILE names, restart the
+    storage nodes one by one, run this, then remove the old key from the file. No chunk is
+    written anew.
+    """
+    with Cluster() as cluster:
+        count = cluster.storage.rotate_master_key()
+    print(f"{count} tenants' keys are wrapped by the newest master key")
 
 
 def _nodes(cluster: Cluster) -> list[node_pb2.Node]:

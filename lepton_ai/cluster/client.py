@@ -15,6 +15,7 @@ from lepton_ai.cluster.arrays import Splits, columns_of, content_name
 from lepton_ai.cluster.endpoint import AsyncEndpoint
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.cluster.progress import TrainingBar, TransferBar
+from lepton_ai.cluster.storage import AsyncStorage
 from lepton_ai.cluster.transport import HttpPool
 from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import (
@@ -82,6 +83,7 @@ class AsyncCluster:
         direct = profile.tls is None
         self._data = DataPlane([profile.address], profile.api_key, profile.tls, direct=direct)
         self._objects = ObjectClient(self._data)
+        self.storage = AsyncStorage(self._storage)
 
     async def __aenter__(self) -> Self:
         return self
@@ -431,23 +433,6 @@ class AsyncCluster:
         async with translated_errors():
             request = storage_pb2.ListDatasetsRequest()
             return list((await self._storage.ListDatasets(request, timeout=_CALL_S)).datasets)
-
-    async def drain_storage(self, node_id: str) -> None:
-        """Have a storage node give its chunks to the others; its record tells how many are left.
-
-        Raises:
-            NotFoundError: No such storage node is alive.
-            ConflictError: No other could take them.
-        """
-        async with translated_errors():
-            request = storage_pb2.DrainNodeRequest(node_id=node_id)
-            await self._storage.DrainNode(request, timeout=_CALL_S)
-
-    async def undrain_storage(self, node_id: str) -> None:
-        """Let a storage node take chunks again."""
-        async with translated_errors():
-            request = storage_pb2.UndrainNodeRequest(node_id=node_id)
-            await self._storage.UndrainNode(request, timeout=_CALL_S)
 
     async def nodes(self) -> list[node_pb2.Node]:
         """The members of the cluster that are alive."""

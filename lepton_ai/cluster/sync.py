@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lepton_ai.cluster.arrays import Splits
 from lepton_ai.cluster.client import AsyncCluster
 from lepton_ai.cluster.endpoint import AsyncEndpoint
+from lepton_ai.cluster.storage import AsyncStorage
 from lepton_ai.learn.remote import FitRequest, FitResult
 from lepton_ai.proto.v1 import (
     deployment_pb2,
@@ -76,6 +77,34 @@ class Endpoint:
         return self._loop.run(self._inner.predict(x, timeout_s=timeout_s))
 
 
+class Storage:
+    """The storage nodes of a cluster; its calls are those of `AsyncStorage`."""
+
+    def __init__(self, inner: AsyncStorage, loop: _Loop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def drain(self, node_id: str) -> None:
+        """Have a storage node give its chunks to the others; its record tells how many are left."""
+        self._loop.run(self._inner.drain(node_id))
+
+    def undrain(self, node_id: str) -> None:
+        """Let a storage node take chunks again."""
+        self._loop.run(self._inner.undrain(node_id))
+
+    def usage(self) -> list[storage_pb2.TenantUsage]:
+        """What tenants store and may store, as of a few seconds ago."""
+        return self._loop.run(self._inner.usage())
+
+    def set_quota(self, tenant: str, size_bytes: int) -> None:
+        """Limit what a tenant stores; 0 takes the limit away."""
+        self._loop.run(self._inner.set_quota(tenant, size_bytes))
+
+    def rotate_master_key(self) -> int:
+        """Wrap the keys that chunks are encrypted with by the newest master key."""
+        return self._loop.run(self._inner.rotate_master_key())
+
+
 class Cluster:
     """A cluster, through its gateway. Close it when done, or use it as a context manager.
 
@@ -103,6 +132,11 @@ class Cluster:
         except BaseException:
             self._loop.close()
             raise
+
+    @property
+    def storage(self) -> Storage:
+        """Its storage nodes, for those who look after them."""
+        return Storage(self._inner.storage, self._loop)
 
     @property
     def address(self) -> str:
@@ -256,14 +290,6 @@ class Cluster:
     def datasets(self) -> list[storage_pb2.Dataset]:
         """All versions of all datasets."""
         return self._loop.run(self._inner.datasets())
-
-    def drain_storage(self, node_id: str) -> None:
-        """Have a storage node give its chunks to the others; its record tells how many are left."""
-        self._loop.run(self._inner.drain_storage(node_id))
-
-    def undrain_storage(self, node_id: str) -> None:
-        """Let a storage node take chunks again."""
-        self._loop.run(self._inner.undrain_storage(node_id))
 
     def nodes(self) -> list[node_pb2.Node]:
         """The members of the cluster that are alive."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -65,6 +66,18 @@ class Cluster:
             process.kill()
         await process.wait()
 
+    async def restart(self, name: str) -> None:
+        """End a node in good order and start it again; it is back once this returns."""
+        process = self.processes.pop(name)
+        process.terminate()
+        await process.wait()
+        await self.start(name)
+
+        async def back() -> bool:
+            return name in await self.nodes()
+
+        await eventually(back)
+
     async def nodes(self) -> dict[str, node_pb2.Node]:
         records = (await self.state.list(keys.NODES)).records
         nodes = [node_pb2.Node.FromString(record.value) for record in records]
@@ -112,6 +125,7 @@ async def running(folder: Path, count: int = 3, grace_s: float = 1.0) -> AsyncGe
         "LEPTON_ETCD_ENDPOINTS": json.dumps([etcd.address]),
         "LEPTON_NATS_SERVERS": json.dumps([f"nats://{nats.address}"]),
         "LEPTON_KEYS_DIR": str(folder / "keys"),
+        "LEPTON_MASTER_KEY": base64.b64encode(os.urandom(32)).decode(),
         "LEPTON_HEAL_GRACE_S": str(grace_s),
         "LEPTON_HEAL_INTERVAL_S": "0.2",
         "LEPTON_LEASE_TTL_S": "2",
@@ -163,12 +177,76 @@ def test_a_spoilt_copy_is_never_served_and_is_repaired(tmp_path: Path) -> None:
             for path, data in good.items():
                 path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
             assert await client.get_bytes(stored.id) == CONTENT
-            assert {path: path.read_bytes() for path in cluster.files("s1")} == good
+
+            async def repaired() -> bool:
+                return cluster.files("s1") == sorted(good)
+
+            await eventually(repaired)
             # Read through a node whose peer has a bad copy.
             path = next(iter(good))
             path.write_bytes(b"short")
             for name in ("s2", "s3"):
                 assert await (await cluster.client(name)).get_bytes(stored.id) == CONTENT
+            await eventually(repaired)
+            for name in ("s2", "s3"):
+                await cluster.kill(name)
+            assert await client.get_bytes(stored.id) == CONTENT
+
+    asyncio.run(scenario())
+
+
+def test_chunks_are_encrypted_and_master_keys_rotate(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, count=2) as cluster:
+            content = b"nobody may read this on the disk" * 1000
+            stored = await (await cluster.client("s1")).put_bytes(content)
+            lies = [path.read_bytes() for name in ("s1", "s2") for path in cluster.files(name)]
+            assert len(lies) == 2
+            assert not any(b"nobody" in each for each in lies)
+            old = cluster.settings["LEPTON_MASTER_KEY"]
+            new = base64.b64encode(os.urandom(32)).decode()
+            for keys_now in (f"{new} {old}", new):
+                cluster.settings["LEPTON_MASTER_KEY"] = keys_now
+                for name in ("s1", "s2"):
+                    await cluster.restart(name)
+                stub = StorageServiceStub(await cluster.channel("s1"))
+                request = storage_pb2.RotateMasterKeyRequest()
+                answer = await stub.RotateMasterKey(request, timeout=TIMEOUT_S)
+                assert answer.tenants == 1
+                assert await (await cluster.client("s2")).get_bytes(stored.id) == content
+            for wrong in (old, ""):
+                cluster.settings["LEPTON_MASTER_KEY"] = wrong
+                await cluster.start("s3")
+                assert await cluster.processes.pop("s3").wait() == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_tenant_stores_no_more_than_its_quota(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, count=2) as cluster:
+            stub = StorageServiceStub(await cluster.channel("s1"))
+            quota = storage_pb2.SetQuotaRequest(tenant="default", size_bytes=10 * 1024 * 1024)
+            await stub.SetQuota(quota, timeout=TIMEOUT_S)
+            client = await cluster.client("s2")
+            await client.put_bytes(CONTENT)
+            sent: list[int] = []
+
+            async def refused() -> bool:
+                try:
+                    await client.put_bytes(
+                        CONTENT[1:] + b"x", progress=lambda carried, size: sent.append(carried)
+                    )
+                except ResourceExhaustedError as error:
+                    return "may store" in str(error)
+                return False
+
+            await eventually(refused)
+            assert not sent  # not a byte travels in vain
+            [usage] = (
+                await stub.ListUsage(storage_pb2.ListUsageRequest(), timeout=TIMEOUT_S)
+            ).tenants
+            assert (usage.tenant, usage.quota_bytes) == ("default", 10 * 1024 * 1024)
 
     asyncio.run(scenario())
 

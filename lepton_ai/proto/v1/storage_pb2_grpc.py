@@ -56,6 +56,21 @@ class StorageServiceStub:
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeResponse.FromString,
                 _registered_method=True)
+        self.ListUsage = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/ListUsage',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListUsageRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListUsageResponse.FromString,
+                _registered_method=True)
+        self.SetQuota = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/SetQuota',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetQuotaRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetQuotaResponse.FromString,
+                _registered_method=True)
+        self.RotateMasterKey = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/RotateMasterKey',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyResponse.FromString,
+                _registered_method=True)
         self.HasChunks = channel.unary_unary(
                 '/lepton_ai.proto.v1.StorageService/HasChunks',
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksRequest.SerializeToString,
@@ -142,6 +157,27 @@ class StorageServiceServicer:
 
     def UndrainNode(self, request, context):
         """Lets a drained storage node take chunks again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsage(self, request, context):
+        """Tells what each tenant stores and may store, a few seconds ago.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetQuota(self, request, context):
+        """Limits what a tenant stores. What it has already stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateMasterKey(self, request, context):
+        """Wraps every tenant's key by the newest master key of the node that answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -241,6 +277,21 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.UndrainNode,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeResponse.SerializeToString,
+            ),
+            'ListUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsage,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListUsageRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListUsageResponse.SerializeToString,
+            ),
+            'SetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQuota,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetQuotaRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetQuotaResponse.SerializeToString,
+            ),
+            'RotateMasterKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateMasterKey,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyResponse.SerializeToString,
             ),
             'HasChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.HasChunks,
@@ -408,6 +459,87 @@ class StorageService:
             '/lepton_ai.proto.v1.StorageService/UndrainNode',
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeRequest.SerializeToString,
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.UndrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/ListUsage',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListUsageRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/SetQuota',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetQuotaRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateMasterKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/RotateMasterKey',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

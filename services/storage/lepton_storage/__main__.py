@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import structlog
 
-from lepton_ai.errors import LeptonError
+from lepton_ai.errors import ConflictError, LeptonError
 from lepton_ai.proto.v1 import node_pb2, storage_pb2, storage_pb2_grpc
 from lepton_ai.rpc import open_channel
 from lepton_runtime import keys
@@ -18,18 +19,26 @@ from lepton_runtime.http import HttpServer
 from lepton_runtime.membership import Membership
 from lepton_runtime.server import Servicer
 from lepton_runtime.service import Runtime, run, serving
+from lepton_runtime.state import State
 from lepton_storage.aliases import Aliases
+from lepton_storage.balance import Balancer
+from lepton_storage.chunks import Chunks
+from lepton_storage.collecting import Collector
 from lepton_storage.copies import Copies
 from lepton_storage.data_api import LIMITS, DataApi
 from lepton_storage.datasets import Datasets
 from lepton_storage.disk import Disk
 from lepton_storage.draining import Draining
 from lepton_storage.healing import Healer
+from lepton_storage.keyring import Keyring, LocalMaster
+from lepton_storage.maintenance import Maintenance
 from lepton_storage.manifests import Manifests
 from lepton_storage.models import Models
 from lepton_storage.peers import Channels, Members
+from lepton_storage.quotas import Quotas
 from lepton_storage.registry import Registry
 from lepton_storage.scrubbing import Scrubber
+from lepton_storage.sealing import Plain, Sealer
 from lepton_storage.servicer import StorageServicer
 from lepton_storage.settings import StorageSettings
 from lepton_storage.store import ObjectStore
@@ -39,66 +48,109 @@ _DRAIN_S = 3.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage")
 
 
+_Task = Callable[[], Coroutine[Any, Any, None]]
+
+
 @dataclass(frozen=True)
 class _Parts:
     """What a storage node is made of."""
 
-    disk: Disk
+    chunks: Chunks
     members: Members
     channels: Channels
     healer: Healer
-    scrubber: Scrubber
+    following: Sequence[_Task]
+    chores: Sequence[_Task]
     servicer: Servicer
     api: DataApi
 
 
 async def main(settings: StorageSettings, runtime: Runtime) -> None:
     """Keep chunks until told to stop."""
-    parts = _build(settings, runtime)
+    parts = _build(settings, runtime, await _sealer(settings, runtime.state))
     try:
         await _serve(runtime, parts)
     finally:
         await parts.channels.close()
 
 
-def _build(settings: StorageSettings, runtime: Runtime) -> _Parts:
-    disk = Disk(settings.data_dir, settings.reserve_bytes)
-    members = Members(runtime.state)
+async def _sealer(settings: StorageSettings, state: State) -> Sealer:
+    if text := settings.master_keys:
+        keyring = Keyring(state, LocalMaster(text))
+        await keyring.load()
+        return keyring
+    if (await state.list(keys.TENANT_KEYS)).records:
+        raise ConflictError(
+            "this cluster's chunks are encrypted and there is no master key",
+            hint="set LEPTON_MASTER_KEY_FILE as on the other storage nodes",
+        )
+    return Plain()
+
+
+def _build(settings: StorageSettings, runtime: Runtime, sealer: Sealer) -> _Parts:
+    node_id, clock, state = settings.node_id, runtime.clock, runtime.state
+    chunks = Chunks(Disk(settings.data_dir, settings.reserve_bytes), sealer)
+    members, quotas, manifests = Members(state), Quotas(state), Manifests(state)
+    channels = _channels(settings)
+    copies = Copies(node_id, chunks, members, channels)
+    healer = Healer(
+        node_id=node_id,
+        chunks=chunks,
+        copies=copies,
+        manifests=manifests,
+        members=members,
+        clock=clock,
+        grace_s=settings.heal_grace_s,
+    )
+    chores = [
+        quotas,
+        Collector(node_id, chunks, clock, settings.garbage_age_s),
+        healer,
+        Balancer(node_id, copies, manifests, members),
+    ]
+    store = ObjectStore(
+        copies=copies,
+        manifests=manifests,
+        members=members,
+        quotas=quotas,
+        clock=clock,
+        max_object_bytes=settings.max_object_bytes,
+    )
+    return _Parts(
+        chunks=chunks,
+        members=members,
+        channels=channels,
+        healer=healer,
+        following=[members.follow, sealer.follow, quotas.follow],
+        chores=[
+            Maintenance(manifests, chores, clock, settings.heal_interval_s).run,
+            Scrubber(chunks, clock, settings.scrub_bytes_per_s, settings.scrub_interval_s).run,
+        ],
+        servicer=_servicer(runtime, store, chunks, sealer, quotas),
+        api=DataApi(store, chunks, runtime.verifier),
+    )
+
+
+def _channels(settings: StorageSettings) -> Channels:
     token, credentials = settings.service_token, settings.channel_credentials
-    channels = Channels(
+    return Channels(
         partial(open_channel, token=token, credentials=credentials),
         token,
         settings.tls.client_context() if settings.tls else None,
     )
-    copies = Copies(settings.node_id, disk, members, channels)
-    manifests = Manifests(runtime.state)
-    healer = Healer(
-        node_id=settings.node_id,
-        disk=disk,
-        copies=copies,
-        manifests=manifests,
-        members=members,
-        clock=runtime.clock,
-        grace_s=settings.heal_grace_s,
-        garbage_age_s=settings.garbage_age_s,
-        interval_s=settings.heal_interval_s,
-    )
-    scrubber = Scrubber(disk, runtime.clock, settings.scrub_bytes_per_s, settings.scrub_interval_s)
-    store = ObjectStore(copies, manifests, members, runtime.clock, settings.max_object_bytes)
-    servicer = _servicer(settings, runtime, store, disk)
-    api = DataApi(store, disk, runtime.verifier)
-    return _Parts(disk, members, channels, healer, scrubber, servicer, api)
 
 
 def _servicer(
-    settings: StorageSettings, runtime: Runtime, store: ObjectStore, disk: Disk
+    runtime: Runtime, store: ObjectStore, chunks: Chunks, sealer: Sealer, quotas: Quotas
 ) -> Servicer:
     datasets = Registry(runtime.state, storage_pb2.Dataset, keys.DATASETS, keys.dataset)
     models = Registry(runtime.state, storage_pb2.Model, keys.MODELS, keys.model)
-    voice = (runtime.bus, runtime.clock, settings.node_id)
+    voice = (runtime.bus, runtime.clock, runtime.settings.node_id)
     servicer = StorageServicer(
         store=store,
-        disk=disk,
+        chunks=chunks,
+        sealer=sealer,
+        quotas=quotas,
         datasets=Datasets(datasets, store, *voice),
         models=Models(models, store, *voice),
         known_datasets=datasets,
@@ -115,7 +167,7 @@ def _servicer(
 
 async def _serve(runtime: Runtime, parts: _Parts) -> None:
     async with asyncio.TaskGroup() as tasks:
-        background = [tasks.create_task(parts.members.follow())]
+        background = [tasks.create_task(follow()) for follow in parts.following]
         # Before that, an upload would be acknowledged with the copies of a cluster of none.
         await parts.members.known()
         async with (
@@ -127,9 +179,8 @@ async def _serve(runtime: Runtime, parts: _Parts) -> None:
                 node_pb2.Node(data_address=data_address),
             ) as membership,
         ):
-            told = _tell(runtime, parts, membership)
-            for chore in (parts.healer.run(), parts.scrubber.run(), told):
-                background.append(tasks.create_task(chore))
+            background.append(tasks.create_task(_tell(runtime, parts, membership)))
+            background += [tasks.create_task(chore()) for chore in parts.chores]
             await runtime.stopping.wait()
         for task in background:
             task.cancel()
@@ -154,7 +205,7 @@ async def _tell(runtime: Runtime, parts: _Parts, membership: Membership) -> None
     """Keep this node's record true: free space, which placement goes by, and what lacks copies."""
     while True:
         node = membership.node
-        node.disk_capacity_bytes, node.disk_free_bytes = await parts.disk.usage()
+        node.disk_capacity_bytes, node.disk_free_bytes = await parts.chunks.usage()
         node.under_replicated_chunks = parts.healer.health.under_replicated
         node.unreadable_chunks = parts.healer.health.unreadable
         node.chunks = parts.healer.health.here

@@ -16,7 +16,7 @@ from lepton_ai.errors import (
     UnavailableError,
 )
 from lepton_ai.proto.v1.storage_pb2 import Chunk
-from lepton_storage.disk import Disk
+from lepton_storage.chunks import Chunks
 from lepton_storage.peers import Members, Peers
 from lepton_storage.placement import StorageNode, ranked, targets
 
@@ -30,19 +30,27 @@ class Copies:
 
     Args:
         node_id: This node.
-        disk: Its chunks.
+        chunks: Its own.
         members: The nodes that live.
         peers: Carries chunks to and from them.
     """
 
-    def __init__(self, node_id: str, disk: Disk, members: Members, peers: Peers) -> None:
+    def __init__(self, node_id: str, chunks: Chunks, members: Members, peers: Peers) -> None:
         self._node_id = node_id
-        self._disk = disk
+        self._chunks = chunks
         self._members = members
         self._peers = peers
 
-    async def make(self, chunk: Chunk, data: bytes, count: int) -> list[str]:
+    async def make(
+        self, chunk: Chunk, data: bytes | memoryview, tenant: str, count: int
+    ) -> list[str]:
         """Put a chunk on the `count` nodes that should have it; one that fails is passed over.
+
+        Args:
+            chunk: Its hash and size.
+            data: Its bytes.
+            tenant: Whose key encrypts it.
+            count: Copies wanted.
 
         Returns:
             The nodes that have it durably.
@@ -51,7 +59,7 @@ class Copies:
             ResourceExhaustedError: Too few nodes have space.
             UnavailableError: Too few nodes could keep it.
         """
-        return await self.spread(chunk, data, self.order(chunk.hash), count)
+        return await self.spread(chunk, data, tenant, self.order(chunk.hash), count)
 
     def order(self, chunk_hash: bytes) -> list[StorageNode]:
         """The living nodes, in the order in which they should keep a chunk."""
@@ -70,16 +78,24 @@ class Copies:
                 tasks.create_task(ask(node))
         return have
 
-    async def complete(self, chunk: Chunk, nodes: Sequence[str], count: int) -> list[str]:
+    async def complete(
+        self, chunk: Chunk, tenant: str, nodes: Sequence[str], count: int
+    ) -> list[str]:
         """Make up for copies that a chunk lacks. Raises as `make` and `find`."""
         living = self._members.nodes
         held = [living[name] for name in nodes if name in living]
         order = targets(chunk.hash, living.values(), held)
         data = await self.find(Chunk(hash=chunk.hash, nodes=nodes))
-        return [*nodes, *await self.spread(chunk, data, order, count - len(nodes))]
+        made = await self.spread(chunk, data, tenant, order, count - len(nodes))
+        return [*nodes, *made]
 
     async def spread(
-        self, chunk: Chunk, data: bytes, order: Sequence[StorageNode], count: int
+        self,
+        chunk: Chunk,
+        data: bytes | memoryview,
+        tenant: str,
+        order: Sequence[StorageNode],
+        count: int,
     ) -> list[str]:
         """Put a chunk on the first `count` nodes of `order` that take it. Raises as `make`."""
         waiting = deque(order)
@@ -90,7 +106,7 @@ class Copies:
             while waiting:
                 node = waiting.popleft()
                 try:
-                    await self._write(node, chunk, data)
+                    await self._write(node, chunk, data, tenant)
                 except LeptonError as error:
                     _log.warning("copy_failed", node=node.id, error=str(error))
                     failures.append(error)
@@ -105,22 +121,19 @@ class Copies:
             raise _too_few(len(made), count, failures)
         return made
 
-    async def find(self, chunk: Chunk) -> bytes:
-        """A chunk's bytes from wherever there is a good copy; a bad one here is replaced.
+    async def find(self, chunk: Chunk) -> memoryview:
+        """A chunk's bytes from wherever there is a good copy. One that is bad here is out of the
+        way then, and healing fetches another.
 
         Raises:
             DataCorruptError: No node that lives has a good copy.
         """
         try:
-            return await self._disk.read(chunk.hash)
-        except NotFoundError:
+            return await self._chunks.read(chunk.hash)
+        except (NotFoundError, DataCorruptError):
             return await self.fetch(chunk)
-        except DataCorruptError:
-            data = await self.fetch(chunk)
-            await self._restore(chunk, data)
-            return data
 
-    async def fetch(self, chunk: Chunk) -> bytes:
+    async def fetch(self, chunk: Chunk) -> memoryview:
         """A chunk's bytes from another node. Raises as `find`."""
         others = [node for node in self._members.nodes.values() if node.id != self._node_id]
         order = ranked(chunk.hash, others)
@@ -136,29 +149,23 @@ class Copies:
             chunk=chunk.hash.hex(),
         )
 
-    async def _restore(self, chunk: Chunk, data: bytes) -> None:
-        """Replace the bad copy. The reader has right bytes and is not to fail with the disk."""
-        try:
-            await self._disk.write(chunk.hash, data)
-            _log.info("chunk_repaired", chunk=chunk.hash.hex())
-        except (LeptonError, OSError) as error:
-            _log.error("chunk_not_repaired", chunk=chunk.hash.hex(), error=str(error))
-
     async def _had_by(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> Collection[bytes]:
         if node.id == self._node_id:
-            return await self._disk.good(chunk_hashes)
+            return await self._chunks.good(chunk_hashes)
         try:
             return await self._peers.has(node, chunk_hashes)
         except LeptonError as error:
             _log.warning("holder_not_asked", node=node.id, error=str(error))
             return ()
 
-    async def _write(self, node: StorageNode, chunk: Chunk, data: bytes) -> None:
+    async def _write(
+        self, node: StorageNode, chunk: Chunk, data: bytes | memoryview, tenant: str
+    ) -> None:
         if node.id != self._node_id:
-            await self._peers.put(node, chunk, data)
+            await self._peers.put(node, chunk, data, tenant)
             return
         try:
-            await self._disk.write(chunk.hash, data)
+            await self._chunks.write(chunk.hash, data, tenant)
         except OSError as error:
             raise UnavailableError(f"the disk of {node.id} failed: {error.strerror}") from None
 

@@ -7,7 +7,8 @@
 | ``POST /data/objects`` | developers | `CommitObjectRequest`: names chunks as an object |
 | ``GET /data/objects/ID`` | viewers | `ObjectPlaces`: the manifest, and where its nodes are |
 
-With ``lepton-here``, which takes a service's key, a chunk is kept or read on this very node.
+With ``lepton-here``, which takes a service's key, a chunk is read on this very node, or kept there
+for ``lepton-tenant``.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from lepton_ai.errors import (
     NotFoundError,
     status_of,
 )
+from lepton_ai.names import check_name
 from lepton_ai.proto.v1 import options_pb2
 from lepton_ai.proto.v1.storage_pb2 import CommitObjectRequest
 from lepton_runtime.auth import Principal, TokenVerifier
 from lepton_runtime.http import JSON_TYPE, Exchange, HttpLimits
-from lepton_storage.disk import Disk
+from lepton_storage.chunks import Chunks
 from lepton_storage.store import ObjectStore
 
 __all__ = ["LIMITS", "DataApi"]
@@ -48,7 +50,7 @@ _BYTES = b"content-type: application/octet-stream\r\n"
 _MESSAGE = b"content-type: application/x-protobuf\r\n"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _RANGE = re.compile(r"bytes=(\d{1,8})-(\d{1,8})")
-_Answer = tuple[int, bytes, bytes]
+_Answer = tuple[int, bytes, bytes | memoryview]
 
 
 class DataApi:
@@ -56,13 +58,13 @@ class DataApi:
 
     Args:
         store: Objects of the cluster.
-        disk: Chunks of this node.
+        chunks: Chunks of this node.
         verifier: Checks the keys of requests.
     """
 
-    def __init__(self, store: ObjectStore, disk: Disk, verifier: TokenVerifier) -> None:
+    def __init__(self, store: ObjectStore, chunks: Chunks, verifier: TokenVerifier) -> None:
         self._store = store
-        self._disk = disk
+        self._chunks = chunks
         self._verifier = verifier
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,16 +100,17 @@ class DataApi:
 
     async def _put(self, exchange: Exchange, chunk_hash: bytes) -> _Answer:
         here = b"lepton-here" in exchange.headers
-        self._admit(exchange, options_pb2.ROLE_SERVICE if here else options_pb2.ROLE_DEVELOPER)
+        role = options_pb2.ROLE_SERVICE if here else options_pb2.ROLE_DEVELOPER
+        caller = self._admit(exchange, role)
         if not 0 < len(exchange.body) <= CHUNK_BYTES:
             raise InvalidArgumentError(
                 f"a chunk of {len(exchange.body)} bytes", hint=f"1 to {CHUNK_BYTES}"
             )
         if here:
-            await self._disk.write(chunk_hash, exchange.body)
+            await self._chunks.write(chunk_hash, exchange.body, _tenant(exchange))
             return 200, _MESSAGE, b""
         copies = _number(exchange, b"lepton-copies")
-        chunk = await self._store.keep(chunk_hash, exchange.body, copies)
+        chunk = await self._store.keep(chunk_hash, exchange.body, caller.tenant, copies)
         return 200, _MESSAGE, chunk.SerializeToString()
 
     async def _get(self, exchange: Exchange, chunk_hash: bytes) -> _Answer:
@@ -118,9 +121,9 @@ class DataApi:
             return 206, _BYTES, data[_range(asked, len(data))]
         return 200, _BYTES, data
 
-    async def _read_here(self, chunk_hash: bytes) -> bytes:
+    async def _read_here(self, chunk_hash: bytes) -> memoryview:
         try:
-            return await self._disk.read(chunk_hash)
+            return await self._chunks.read(chunk_hash)
         except DataCorruptError:
             # It is in quarantine now and healing fetches another: here it does not exist.
             raise NotFoundError("the chunk is not on this node") from None
@@ -152,6 +155,11 @@ def _number(exchange: Exchange, header: bytes) -> int:
     if not re.fullmatch(rb"\d", text):
         raise InvalidArgumentError(f"{header.decode()} is {text[:20]!r}", hint="one digit")
     return int(text)
+
+
+def _tenant(exchange: Exchange) -> str:
+    name = exchange.headers.get(b"lepton-tenant", b"").decode("latin-1")
+    return check_name("tenant", name)
 
 
 def _range(text: bytes, size: int) -> slice:

@@ -11,9 +11,8 @@ from prometheus_client import Gauge
 from lepton_ai.errors import LeptonError
 from lepton_ai.proto.v1.storage_pb2 import Chunk, Object
 from lepton_runtime.clock import Clock
-from lepton_storage.balance import Move, plan_moves
+from lepton_storage.chunks import Chunks
 from lepton_storage.copies import Copies
-from lepton_storage.disk import Disk
 from lepton_storage.manifests import Manifests, Relocation
 from lepton_storage.peers import Members
 from lepton_storage.placement import StorageNode, default_replication, ranked, targets
@@ -23,8 +22,6 @@ __all__ = ["Absences", "Healer", "Health", "Repair", "health", "plan"]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.healing")
 
 
-# Copies handed over to emptier nodes in a round: 256 MiB at most.
-_MOVES = 64
 _short = Gauge("lepton_storage_under_replicated_chunks", "Chunks with fewer copies than wanted.")
 _gone = Gauge("lepton_storage_unreadable_chunks", "Chunks of which no living node has a copy.")
 
@@ -137,37 +134,31 @@ class Healer:
 
     Args:
         node_id: This node.
-        disk: Its chunks.
+        chunks: Its own.
         copies: Makes and finds copies.
-        manifests: What must have copies.
+        manifests: Where copies are noted.
         members: Nodes that live.
         clock: Measures absences.
         grace_s: How long a node may be gone before its chunks are copied again.
-        garbage_age_s: How old a chunk must be to be removed when no object has it.
-        interval_s: Pause between rounds.
     """
 
     def __init__(
         self,
         *,
         node_id: str,
-        disk: Disk,
+        chunks: Chunks,
         copies: Copies,
         manifests: Manifests,
         members: Members,
         clock: Clock,
         grace_s: float,
-        garbage_age_s: float,
-        interval_s: float,
     ) -> None:
-        self._garbage_age_s = garbage_age_s
         self._node_id = node_id
-        self._disk = disk
+        self._chunks = chunks
         self._copies = copies
         self._manifests = manifests
         self._members = members
         self._clock = clock
-        self._interval_s = interval_s
         self._absences = Absences(grace_s)
         self._health = Health()
 
@@ -176,93 +167,55 @@ class Healer:
         """How the cluster's chunks stood at the last round."""
         return self._health
 
-    async def run(self) -> None:
-        """Heal until cancelled. What fails is logged and tried again in the next round."""
-        while True:
-            try:
-                await self.heal()
-            except LeptonError as error:
-                _log.warning("healing_failed", error=str(error))
-            await self._clock.sleep(self._interval_s)
-
-    async def heal(self) -> None:
-        """One round over all objects."""
-        manifests = await self._manifests.list()
+    async def attend(self, manifests: Sequence[Object]) -> None:
+        """Make up for the copies that objects lack."""
         living = self._members.nodes
         named = {node for item in manifests for chunk in item.chunks for node in chunk.nodes}
         lost = self._absences.lost(self._clock.monotonic(), named, living)
         self._tell(health(manifests, living, self._node_id))
         await self._refill(manifests)
-        await self._collect(manifests)
         for manifest in manifests:
             repairs = plan(manifest, self._node_id, living, lost)
             if repairs:
-                await self._mend(manifest.id, repairs)
-        for move in plan_moves(manifests, self._node_id, living, _MOVES):
-            await self._hand_over(move)
+                await self._mend(manifest, repairs)
 
     def _tell(self, seen: Health) -> None:
         self._health = seen
         _short.set(seen.under_replicated)
         _gone.set(seen.unreadable)
 
-    async def _collect(self, manifests: Sequence[Object]) -> None:
-        """Remove what no object has here; what is young may be of one that is being stored."""
-        named = {
-            chunk.hash
-            for manifest in manifests
-            for chunk in manifest.chunks
-            if self._node_id in chunk.nodes
-        }
-        removed = await self._disk.collect(named, self._clock.now() - self._garbage_age_s)
-        if removed:
-            _log.info("chunks_removed", count=removed)
-
     async def _refill(self, manifests: Sequence[Object]) -> None:
-        """Fetch what this node should have and does not, such as a copy put in quarantine."""
+        """Fetch what this node should have and does not, such as a copy that was set aside."""
         mine = {
-            chunk.hash: chunk
+            chunk.hash: (chunk, manifest.tenant)
             for manifest in manifests
             for chunk in manifest.chunks
             if self._node_id in chunk.nodes
         }
-        for chunk_hash in await self._disk.missing(mine):
+        for chunk_hash in await self._chunks.missing(mine):
+            chunk, tenant = mine[chunk_hash]
             try:
-                await self._disk.write(chunk_hash, await self._copies.fetch(mine[chunk_hash]))
+                await self._chunks.write(chunk_hash, await self._copies.fetch(chunk), tenant)
                 _log.info("chunk_refilled", chunk=chunk_hash.hex())
             except (LeptonError, OSError) as error:
                 _log.warning("refill_failed", chunk=chunk_hash.hex(), error=str(error))
 
-    async def _mend(self, object_id: str, repairs: Sequence[Repair]) -> None:
+    async def _mend(self, manifest: Object, repairs: Sequence[Repair]) -> None:
         moves: dict[bytes, Relocation] = {}
         for repair in repairs:
             try:
-                made = await self._copy(repair)
+                made = await self._copy(repair, manifest.tenant)
             except LeptonError as error:
-                _log.warning("copy_not_made", object=object_id, error=str(error))
+                _log.warning("copy_not_made", object=manifest.id, error=str(error))
             else:
                 gone = frozenset(repair.chunk.nodes) - frozenset(repair.holders)
                 moves[repair.chunk.hash] = Relocation(gone, tuple(made))
         if moves:
-            await self._manifests.moved(object_id, moves)
-            _log.info("object_healed", object=object_id, chunks=len(moves))
+            await self._manifests.moved(manifest.id, moves)
+            _log.info("object_healed", object=manifest.id, chunks=len(moves))
 
-    async def _hand_over(self, move: Move) -> None:
-        """Give a copy to another node; ours goes once it is old and no object names it here."""
-        chunk = move.chunk
-        try:
-            data = await self._copies.find(chunk)
-            made = await self._copies.spread(chunk, data, [move.target], 1)
-        except LeptonError as error:
-            _log.warning("copy_not_moved", chunk=chunk.hash.hex(), error=str(error))
-            return
-        relocation = Relocation(frozenset([self._node_id]), tuple(made), instead=True)
-        for object_id in move.object_ids:
-            await self._manifests.moved(object_id, {chunk.hash: relocation})
-        _log.info("chunk_moved", chunk=chunk.hash.hex(), target=move.target.id)
-
-    async def _copy(self, repair: Repair) -> list[str]:
+    async def _copy(self, repair: Repair, tenant: str) -> list[str]:
         if not repair.count:
             return []
         data = await self._copies.find(repair.chunk)
-        return await self._copies.spread(repair.chunk, data, repair.targets, repair.count)
+        return await self._copies.spread(repair.chunk, data, tenant, repair.targets, repair.count)

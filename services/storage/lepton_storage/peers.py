@@ -31,11 +31,13 @@ _HERE = {"lepton-here": "1"}
 class Peers(Protocol):
     """Carries chunks between nodes."""
 
-    async def put(self, node: StorageNode, chunk: storage_pb2.Chunk, data: bytes) -> None:
-        """Have `node` keep a chunk; durable there once this returns."""
+    async def put(
+        self, node: StorageNode, chunk: storage_pb2.Chunk, data: bytes | memoryview, tenant: str
+    ) -> None:
+        """Have `node` keep a chunk of a tenant; durable there once this returns."""
         ...
 
-    async def get(self, node: StorageNode, chunk: storage_pb2.Chunk) -> bytes:
+    async def get(self, node: StorageNode, chunk: storage_pb2.Chunk) -> memoryview:
         """The chunk as `node` has it, checked against its hash."""
         ...
 
@@ -132,19 +134,23 @@ class Channels:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._clients: dict[str, HttpClient] = {}
 
-    async def put(self, node: StorageNode, chunk: storage_pb2.Chunk, data: bytes) -> None:
-        """Have `node` keep a chunk; durable there once this returns."""
+    async def put(
+        self, node: StorageNode, chunk: storage_pb2.Chunk, data: bytes | memoryview, tenant: str
+    ) -> None:
+        """Have `node` keep a chunk of a tenant; durable there once this returns."""
+        headers = {**_HERE, "lepton-tenant": tenant}
         path = f"/data/chunks/{chunk.hash.hex()}"
-        await self._client(node).request("PUT", path, data, headers=_HERE, timeout_s=_TRANSFER_S)
+        client = self._client(node)
+        await client.request("PUT", path, data, headers=headers, timeout_s=_TRANSFER_S)
 
-    async def get(self, node: StorageNode, chunk: storage_pb2.Chunk) -> bytes:
+    async def get(self, node: StorageNode, chunk: storage_pb2.Chunk) -> memoryview:
         """The chunk as `node` has it, checked against its hash."""
         path = f"/data/chunks/{chunk.hash.hex()}"
         client = self._client(node)
         data = (await client.request("GET", path, headers=_HERE, timeout_s=_TRANSFER_S)).body
         if await asyncio.to_thread(digest, data) != chunk.hash:
             raise DataCorruptError("a node sent bytes that do not match their hash", node=node.id)
-        return bytes(data)
+        return memoryview(data)
 
     async def has(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> set[bytes]:
         """Those of which `node` has a good copy."""

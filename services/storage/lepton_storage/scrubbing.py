@@ -7,7 +7,7 @@ from prometheus_client import Counter
 
 from lepton_ai.errors import DataCorruptError, NotFoundError
 from lepton_runtime.clock import Clock
-from lepton_storage.disk import Disk
+from lepton_storage.chunks import Chunks
 
 __all__ = ["Scrubber"]
 
@@ -21,17 +21,17 @@ _BURST_BYTES = 8 * 1024 * 1024
 class Scrubber:
     """Reads every chunk of this node, again and again, at a bounded rate.
 
-    A bad copy is put in quarantine by the disk; healing then fetches a good one.
+    A bad copy is set aside as it is read; healing then fetches a good one.
 
     Args:
-        disk: The chunks.
+        chunks: What it reads.
         clock: Paces it.
         bytes_per_s: It reads no faster.
         interval_s: Pause between two passes.
     """
 
-    def __init__(self, disk: Disk, clock: Clock, bytes_per_s: int, interval_s: float) -> None:
-        self._disk = disk
+    def __init__(self, chunks: Chunks, clock: Clock, bytes_per_s: int, interval_s: float) -> None:
+        self._chunks = chunks
         self._clock = clock
         self._bytes_per_s = bytes_per_s
         self._interval_s = interval_s
@@ -51,9 +51,9 @@ class Scrubber:
             How many copies were bad.
         """
         bad = unpaid = 0
-        for chunk_hash in await self._disk.hashes():
+        for chunk_hash in await self._chunks.hashes():
             try:
-                unpaid += len(await self._disk.read(chunk_hash))
+                unpaid += len(await self._chunks.read(chunk_hash))
             except DataCorruptError:
                 bad += 1
                 _bad.inc()

@@ -10,11 +10,13 @@ from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1 import storage_pb2, storage_pb2_grpc
 from lepton_runtime.server import principal
 from lepton_storage.aliases import Aliases
+from lepton_storage.chunks import Chunks
 from lepton_storage.datasets import Datasets
-from lepton_storage.disk import Disk
 from lepton_storage.draining import Draining
 from lepton_storage.models import Models
+from lepton_storage.quotas import Quotas
 from lepton_storage.registry import Registry
+from lepton_storage.sealing import Sealer
 from lepton_storage.store import ObjectStore
 
 __all__ = ["StorageServicer"]
@@ -28,7 +30,9 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
 
     Args:
         store: Objects of the cluster.
-        disk: Chunks of this node.
+        chunks: Chunks of this node.
+        sealer: Has the keys that chunks are encrypted with.
+        quotas: How much tenants store and may store.
         datasets: Creates datasets.
         models: Publishes models.
         known_datasets: Finds datasets.
@@ -41,7 +45,9 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self,
         *,
         store: ObjectStore,
-        disk: Disk,
+        chunks: Chunks,
+        sealer: Sealer,
+        quotas: Quotas,
         datasets: Datasets,
         models: Models,
         known_datasets: Registry[storage_pb2.Dataset],
@@ -50,7 +56,9 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         draining: Draining,
     ) -> None:
         self._store = store
-        self._disk = disk
+        self._chunks = chunks
+        self._sealer = sealer
+        self._quotas = quotas
         self._datasets = datasets
         self._models = models
         self._known_datasets = known_datasets
@@ -85,13 +93,32 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         await self._draining.stop(request.node_id)
         return storage_pb2.UndrainNodeResponse()
 
+    async def ListUsage(
+        self, request: storage_pb2.ListUsageRequest, context: _Context
+    ) -> storage_pb2.ListUsageResponse:
+        """Tell what tenants store."""
+        return storage_pb2.ListUsageResponse(tenants=self._quotas.table())
+
+    async def SetQuota(
+        self, request: storage_pb2.SetQuotaRequest, context: _Context
+    ) -> storage_pb2.SetQuotaResponse:
+        """Limit what a tenant stores."""
+        await self._quotas.set(request.tenant, request.size_bytes)
+        return storage_pb2.SetQuotaResponse()
+
+    async def RotateMasterKey(
+        self, request: storage_pb2.RotateMasterKeyRequest, context: _Context
+    ) -> storage_pb2.RotateMasterKeyResponse:
+        """Wrap the tenants' keys anew."""
+        return storage_pb2.RotateMasterKeyResponse(tenants=await self._sealer.rewrap())
+
     async def HasChunks(
         self, request: storage_pb2.HasChunksRequest, context: _Context
     ) -> storage_pb2.HasChunksResponse:
         """Tell which chunks are on this node."""
         if any(len(chunk_hash) != _HASH_BYTES for chunk_hash in request.hashes):
             raise InvalidArgumentError("a chunk's hash has 32 bytes")
-        return storage_pb2.HasChunksResponse(hashes=await self._disk.good(request.hashes))
+        return storage_pb2.HasChunksResponse(hashes=await self._chunks.good(request.hashes))
 
     async def CreateDataset(
         self, request: storage_pb2.CreateDatasetRequest, context: _Context

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, SecretStr
 
 from lepton_runtime.settings import RuntimeSettings
 
@@ -19,6 +21,10 @@ class StorageSettings(RuntimeSettings):
         256 * 1024 * 1024, ge=0, description="Free disk space that is never used."
     )
     max_object_bytes: int = Field(64 * 1024**3, ge=1, description="Larger objects are refused.")
+    master_key: SecretStr | None = Field(
+        None, description="32 bytes in base64: encrypts chunks. Older ones may follow the newest."
+    )
+    master_key_file: Path | None = Field(None, description="A file that holds the same.")
     heal_grace_s: float = Field(
         30.0, ge=0, description="How long a node may be gone before its chunks are copied again."
     )
@@ -32,3 +38,10 @@ class StorageSettings(RuntimeSettings):
     scrub_interval_s: float = Field(
         24 * 3600.0, gt=0, description="Pause between two readings of all copies."
     )
+
+    @property
+    def master_keys(self) -> str:
+        """The master keys in base64, the newest first; empty where chunks are not encrypted."""
+        if self.master_key is not None:
+            return self.master_key.get_secret_value()
+        return self.master_key_file.read_text() if self.master_key_file else ""

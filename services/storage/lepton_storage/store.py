@@ -20,6 +20,7 @@ from lepton_storage.copies import Copies
 from lepton_storage.manifests import Manifests
 from lepton_storage.peers import Members
 from lepton_storage.placement import default_replication
+from lepton_storage.quotas import Quotas
 
 __all__ = ["MAX_REPLICATION", "ObjectStore"]
 
@@ -34,25 +35,31 @@ class ObjectStore:
         copies: Chunks here and on other nodes.
         manifests: What is visible.
         members: Nodes that live.
+        quotas: How much tenants may store.
         clock: Tells when an object was made.
         max_object_bytes: Larger objects are refused.
     """
 
     def __init__(
         self,
+        *,
         copies: Copies,
         manifests: Manifests,
         members: Members,
+        quotas: Quotas,
         clock: Clock,
         max_object_bytes: int,
     ) -> None:
         self._copies = copies
         self._manifests = manifests
         self._members = members
+        self._quotas = quotas
         self._clock = clock
         self._max_object_bytes = max_object_bytes
 
-    async def keep(self, chunk_hash: bytes, data: bytes, replication: int = 0) -> Chunk:
+    async def keep(
+        self, chunk_hash: bytes, data: bytes, tenant: str, replication: int = 0
+    ) -> Chunk:
         """Put a chunk on as many nodes as it should be on; durable there once this returns.
 
         Raises:
@@ -68,7 +75,7 @@ class ObjectStore:
             )
         chunk = Chunk(hash=chunk_hash, size_bytes=len(data))
         count = await self._copies_now(replication)
-        chunk.nodes.extend(await self._copies.make(chunk, data, count))
+        chunk.nodes.extend(await self._copies.make(chunk, data, tenant, count))
         return chunk
 
     async def commit(self, request: CommitObjectRequest, tenant: str) -> CommitObjectResponse:
@@ -76,19 +83,23 @@ class ObjectStore:
 
         Raises:
             InvalidArgumentError: The request is wrong, or the content is not what it announced.
-            ResourceExhaustedError: It is too large, or the nodes are full.
+            ResourceExhaustedError: It is too large, a quota is used up, or the nodes are full.
             UnavailableError: Too few nodes could keep it.
         """
         manifest = self._announced(request)
         manifest.tenant = tenant
+        self._quotas.check(tenant, manifest.size_bytes)
         count = await self._copies_now(request.replication)
         if request.content:
-            kept = await self.keep(manifest.chunks[0].hash, request.content, request.replication)
-            manifest.chunks[0].CopyFrom(kept)
-        elif missing := await self._missing(manifest.chunks, count):
+            [chunk] = manifest.chunks
+            kept = await self.keep(chunk.hash, request.content, tenant, request.replication)
+            chunk.CopyFrom(kept)
+        elif missing := await self._missing(manifest, count):
             return CommitObjectResponse(missing=missing)
         manifest.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
-        return CommitObjectResponse(object=await self._manifests.add(manifest))
+        stored = await self._manifests.add(manifest)
+        self._quotas.count(tenant, manifest.size_bytes)
+        return CommitObjectResponse(object=stored)
 
     async def places(self, wanted: str) -> ObjectPlaces:
         """Where an object's chunks can be had; raises as `Manifests.get`."""
@@ -107,7 +118,7 @@ class ObjectStore:
         """
         await self._manifests.remove(wanted)
 
-    async def chunk(self, chunk_hash: bytes) -> bytes:
+    async def chunk(self, chunk_hash: bytes) -> memoryview:
         """A chunk's bytes, wherever there is a good copy; raises as `Copies.find`."""
         return await self._copies.find(Chunk(hash=chunk_hash))
 
@@ -148,17 +159,18 @@ class ObjectStore:
         manifest.chunks.extend(Chunk(hash=c.hash, size_bytes=c.size_bytes) for c in chunks)
         return manifest
 
-    async def _missing(self, chunks: Sequence[Chunk], count: int) -> list[MissingChunk]:
+    async def _missing(self, manifest: Object, count: int) -> list[MissingChunk]:
         """Fill in where chunks are; those that are nowhere, with where they should go."""
-        have = await self._copies.holders([chunk.hash for chunk in chunks])
+        have = await self._copies.holders([chunk.hash for chunk in manifest.chunks])
         missing: dict[bytes, MissingChunk] = {}
-        for chunk in chunks:
+        for chunk in manifest.chunks:
             nodes = have[chunk.hash]
             if not nodes:
                 addresses = [node.data_address for node in self._copies.order(chunk.hash)]
                 missing[chunk.hash] = MissingChunk(hash=chunk.hash, addresses=addresses)
             elif len(nodes) < count:
-                nodes = have[chunk.hash] = await self._copies.complete(chunk, nodes, count)
+                nodes = await self._copies.complete(chunk, manifest.tenant, nodes, count)
+                have[chunk.hash] = nodes
             chunk.nodes[:] = nodes
         return list(missing.values())
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from lepton_ai.cli.commands import app
 from lepton_ai.cli.declaration import model_of, read_model_file
-from lepton_ai.cli.output import age_text, size_text
+from lepton_ai.cli.output import age_text, parse_size, size_text
 from lepton_ai.cluster.transport import HttpAnswer, error_of_answer
 from lepton_ai.errors import (
     InternalError,
@@ -38,6 +38,15 @@ def test_ages(seconds, text):
 
 def test_sizes():
     assert [size_text(n) for n in (5, 2048, 3 * 1024**3)] == ["5 B", "2.0 KiB", "3.0 GiB"]
+    assert [parse_size(text) for text in ("0", "5 B", "2.5KiB", "3 GiB")] == [
+        0,
+        5,
+        2560,
+        3 * 1024**3,
+    ]
+    for text in ("", "-1", "1 KB", "x", "1e9", "infMiB"):
+        with pytest.raises(InvalidArgumentError):
+            parse_size(text)
 
 
 def test_models_are_declared_in_json_toml_and_python(tmp_path):

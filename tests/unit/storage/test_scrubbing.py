@@ -8,8 +8,10 @@ from pathlib import Path
 
 from lepton_ai.chunking import digest
 from lepton_runtime.clock import ManualClock
+from lepton_storage.chunks import Chunks
 from lepton_storage.disk import Disk
 from lepton_storage.scrubbing import Scrubber
+from lepton_storage.sealing import Plain
 
 
 def flip_a_bit(path: Path, chance: random.Random) -> None:
@@ -21,10 +23,10 @@ def flip_a_bit(path: Path, chance: random.Random) -> None:
 def test_one_pass_finds_every_flipped_bit(tmp_path: Path) -> None:
     async def scenario() -> None:
         chance = random.Random(7)
-        disk = Disk(tmp_path, 0)
+        disk = Chunks(Disk(tmp_path, 0), Plain())
         contents = [chance.randbytes(1 + chance.randrange(2_000)) for _ in range(300)]
         for data in contents:
-            await disk.write(digest(data), data)
+            await disk.write(digest(data), data, "team")
         spoilt = chance.sample(sorted((tmp_path / "chunks").glob("*/*")), 100)
         for path in spoilt:
             flip_a_bit(path, chance)
@@ -40,11 +42,11 @@ def test_one_pass_finds_every_flipped_bit(tmp_path: Path) -> None:
 
 def test_it_reads_no_faster_than_allowed(tmp_path: Path) -> None:
     async def scenario() -> None:
-        clock, disk = ManualClock(), Disk(tmp_path, 0)
+        clock, disk = ManualClock(), Chunks(Disk(tmp_path, 0), Plain())
         mebi = 1024 * 1024
         for number in range(4):
             data = bytes([number]) * 4 * mebi
-            await disk.write(digest(data), data)
+            await disk.write(digest(data), data, "team")
         paused: list[float] = []
 
         async def pause(seconds: float) -> None:

@@ -1,0 +1,196 @@
+"""Storage nodes in one process: real files, in-memory state, no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lepton_ai.chunking import CHUNK_BYTES, digest, object_id, spans
+from lepton_ai.errors import LeptonError, UnavailableError
+from lepton_ai.proto.v1.node_pb2 import NODE_ROLE_STORAGE, Node
+from lepton_ai.proto.v1.storage_pb2 import Chunk, CommitObjectRequest, Object
+from lepton_runtime import keys
+from lepton_runtime.clock import ManualClock
+from lepton_runtime.memory import MemoryState
+from lepton_runtime.state import Remove, Write
+from lepton_storage.balance import Balancer
+from lepton_storage.chunks import Chunks
+from lepton_storage.collecting import Collector
+from lepton_storage.copies import Copies
+from lepton_storage.disk import Disk
+from lepton_storage.healing import Healer
+from lepton_storage.maintenance import Chore, Maintenance
+from lepton_storage.manifests import Manifests
+from lepton_storage.peers import Members
+from lepton_storage.placement import StorageNode
+from lepton_storage.quotas import Quotas
+from lepton_storage.sealing import Plain, Sealer
+from lepton_storage.store import ObjectStore
+
+__all__ = [
+    "GARBAGE_AGE_S",
+    "GRACE_S",
+    "MAX_OBJECT_BYTES",
+    "TENANT",
+    "Nodes",
+    "announced",
+    "node_record",
+    "nodes_of",
+]
+
+TENANT = "team"
+MAX_OBJECT_BYTES = 16 * 1024 * 1024
+GRACE_S = 30.0
+GARBAGE_AGE_S = 3600.0
+
+
+class DirectPeers:
+    """Reaches the chunks of the other nodes; those that are down do not answer."""
+
+    def __init__(self, chunks: dict[str, Chunks]) -> None:
+        self._chunks = chunks
+        self.down: dict[str, LeptonError] = {}
+
+    async def put(
+        self, node: StorageNode, chunk: Chunk, data: bytes | memoryview, tenant: str
+    ) -> None:
+        await self._reach(node).write(chunk.hash, data, tenant)
+
+    async def get(self, node: StorageNode, chunk: Chunk) -> memoryview:
+        return await self._reach(node).read(chunk.hash)
+
+    async def has(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> set[bytes]:
+        return await self._reach(node).good(chunk_hashes)
+
+    def _reach(self, node: StorageNode) -> Chunks:
+        if node.id in self.down:
+            raise self.down[node.id]
+        return self._chunks[node.id]
+
+
+@dataclass
+class Nodes:
+    """Storage nodes that share a state. What a node does begins at `stores` and `rounds`."""
+
+    folder: Path
+    state: MemoryState
+    clock: ManualClock
+    members: Members
+    quotas: Quotas
+    peers: DirectPeers
+    chunks: dict[str, Chunks]
+    stores: dict[str, ObjectStore]
+    rounds: dict[str, Maintenance]
+
+    async def put(self, content: bytes, replication: int = 0, by: str = "a") -> Object:
+        """Store `content` as a client does, by one node."""
+        store, request = self.stores[by], announced(content, replication)
+        if not request.content:
+            for start, stop in spans(len(content)):
+                data = content[start:stop]
+                await store.keep(digest(data), data, TENANT, replication)
+        answer = await store.commit(request, TENANT)
+        assert not answer.missing
+        return answer.object
+
+    async def read(self, wanted: str, by: str = "a") -> bytes:
+        """All of an object, read by one node."""
+        size = (await self.stores[by].stat(wanted)).size_bytes
+        return await self.stores[by].read(wanted, 0, size)
+
+    async def lose(self, name: str) -> None:
+        """A node is gone, and all know."""
+        self.peers.down[name] = UnavailableError("down")
+        await self.state.commit([], [Remove(keys.node(name))])
+        await self.clock.advance(0)
+
+    async def bring_back(self, name: str) -> None:
+        """It is there again, with its disk."""
+        del self.peers.down[name]
+        await self.state.commit([], [node_record(name)])
+        await self.clock.advance(0)
+
+    async def heal(self) -> None:
+        """A round of every node that lives."""
+        for name, maintenance in self.rounds.items():
+            if name not in self.peers.down:
+                await maintenance.round()
+
+    def files(self, name: str) -> list[Path]:
+        """The chunks' files of a node."""
+        return sorted((self.folder / name / "chunks").glob("*/*"))
+
+
+@asynccontextmanager
+async def nodes_of(
+    folder: Path, names: str = "abc", sealer: Sealer | None = None
+) -> AsyncGenerator[Nodes]:
+    """Nodes with one-letter names, whose disks lie below `folder`."""
+    state, clock = MemoryState(), ManualClock()
+    for name in names:
+        await state.commit([], [node_record(name)])
+    members, quotas = Members(state), Quotas(state)
+    following = [asyncio.create_task(follow()) for follow in (members.follow, quotas.follow)]
+    await members.known()
+    chunks = {name: Chunks(Disk(folder / name, 0), sealer or Plain()) for name in names}
+    peers, manifests = DirectPeers(chunks), Manifests(state)
+    copies = {name: Copies(name, chunks[name], members, peers) for name in names}
+
+    def chores(name: str) -> list[Chore]:
+        healer = Healer(
+            node_id=name,
+            chunks=chunks[name],
+            copies=copies[name],
+            manifests=manifests,
+            members=members,
+            clock=clock,
+            grace_s=GRACE_S,
+        )
+        collector = Collector(name, chunks[name], clock, GARBAGE_AGE_S)
+        return [quotas, collector, healer, Balancer(name, copies[name], manifests, members)]
+
+    rounds = {name: Maintenance(manifests, chores(name), clock, 1.0) for name in names}
+    stores = {
+        name: ObjectStore(
+            copies=copies[name],
+            manifests=manifests,
+            members=members,
+            quotas=quotas,
+            clock=clock,
+            max_object_bytes=MAX_OBJECT_BYTES,
+        )
+        for name in names
+    }
+    try:
+        yield Nodes(folder, state, clock, members, quotas, peers, chunks, stores, rounds)
+    finally:
+        for task in following:
+            task.cancel()
+
+
+def announced(content: bytes, replication: int = 0) -> CommitObjectRequest:
+    """What a client asks for once it has cut and hashed its content."""
+    if len(content) <= CHUNK_BYTES:
+        return CommitObjectRequest(content=content, replication=replication)
+    chunks = [
+        Chunk(hash=digest(content[start:stop]), size_bytes=stop - start)
+        for start, stop in spans(len(content))
+    ]
+    return CommitObjectRequest(
+        chunks=chunks, expected_id=object_id(chunks), replication=replication
+    )
+
+
+def node_record(name: str) -> Write:
+    """A living node."""
+    node = Node(
+        id=name,
+        role=NODE_ROLE_STORAGE,
+        address=name,
+        data_address=f"{name}-data",
+        disk_free_bytes=100,
+    )
+    return Write(keys.node(name), node.SerializeToString())
