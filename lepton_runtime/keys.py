@@ -10,6 +10,7 @@ __all__ = [
     "DRAINING",
     "ELECTION",
     "JOBS",
+    "MEMORY",
     "MODELS",
     "NODES",
     "OBJECTS",
@@ -47,6 +48,7 @@ DATASETS = f"{ROOT}/datasets/"
 MODELS = f"{ROOT}/models/"
 ALIASES = f"{ROOT}/aliases/"
 DRAINING = f"{ROOT}/draining/"
+MEMORY = f"{ROOT}/storage_memory"
 QUOTAS = f"{ROOT}/quotas/"
 TENANT_KEYS = f"{ROOT}/tenant_keys/"
 CHECKPOINTS = f"{ROOT}/checkpoints/"

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from lepton_ai.cli.output import age_text, parse_size, print_json, print_table, size_text
+from lepton_ai.cli.output import (
+    age_text,
+    parse_size,
+    print_json,
+    print_table,
+    size_text,
+    to_form,
+)
 from lepton_ai.cluster.sync import Cluster
 from lepton_ai.errors import NotFoundError
-from lepton_ai.proto.v1 import node_pb2
+from lepton_ai.proto.v1 import node_pb2, storage_pb2
 
 __all__ = ["storage_app"]
 
@@ -76,6 +86,32 @@ def undrain(node: NodeId) -> None:
 
 
 @storage_app.command()
+def fsck(as_json: Json = False) -> None:
+    """Read all that storage nodes have, and check it against what is known of it.
+
+    Ends with status 1 when something is not as it should be. Healing needs no command: what can
+    be repaired is.
+    """
+    findings: list[storage_pb2.Finding] = []
+    told = storage_pb2.CheckSummary()
+    with Cluster() as cluster:
+        for answer in cluster.storage.check():
+            if answer.HasField("finding"):
+                findings.append(answer.finding)
+            elif answer.HasField("summary"):
+                told = answer.summary
+            else:
+                print(f"{answer.copies_so_far} copies read", file=sys.stderr)
+    if as_json:
+        print(json.dumps({**to_form(told), "found": [to_form(each) for each in findings]}))
+    else:
+        _print_findings(findings)
+        print(_in_words(told))
+    if told.findings:
+        raise typer.Exit(1)
+
+
+@storage_app.command()
 def usage(as_json: Json = False) -> None:
     """Show what each tenant stores and may store."""
     with Cluster() as cluster:
@@ -119,6 +155,35 @@ def rotate_key() -> None:
     with Cluster() as cluster:
         count = cluster.storage.rotate_master_key()
     print(f"{count} tenants' keys are wrapped by the newest master key")
+
+
+def _print_findings(findings: Sequence[storage_pb2.Finding]) -> None:
+    if not findings:
+        return
+    print_table(
+        ("PROBLEM", "NODE", "OBJECT", "CHUNK", "NAMED BY"),
+        [
+            (
+                storage_pb2.Finding.Problem.Name(each.problem)
+                .removeprefix("PROBLEM_")
+                .replace("_", " ")
+                .lower(),
+                each.node_id,
+                each.object_id,
+                each.chunk.hex()[:12],
+                each.named_by,
+            )
+            for each in findings
+        ],
+    )
+
+
+def _in_words(told: storage_pb2.CheckSummary) -> str:
+    return (
+        f"{told.objects} objects of {told.chunks} chunks with {told.copies} good copies; "
+        f"{told.unnamed_objects} objects and {told.unnamed_copies} copies that nothing names, "
+        f"which go when they are old; {told.findings or 'no'} findings"
+    )
 
 
 def _nodes(cluster: Cluster) -> list[node_pb2.Node]:

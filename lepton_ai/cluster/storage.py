@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from lepton_ai.proto.v1 import storage_pb2, storage_pb2_grpc
 from lepton_ai.rpc import translated_errors
 
@@ -32,6 +34,18 @@ class AsyncStorage:
         request = storage_pb2.UndrainNodeRequest(node_id=node_id)
         async with translated_errors():
             await self._stub.UndrainNode(request, timeout=_CALL_S)
+
+    async def check(self) -> AsyncIterator[storage_pb2.CheckStorageResponse]:
+        """Read all that every node has, and check it: progress, findings, then the summary.
+
+        At most 1,000 findings are told; the summary counts all.
+
+        Raises:
+            UnavailableError: A storage node that lives did not answer.
+        """
+        async with translated_errors():
+            async for answer in self._stub.CheckStorage(storage_pb2.CheckStorageRequest()):
+                yield answer
 
     async def usage(self) -> list[storage_pb2.TenantUsage]:
         """What tenants store and may store, as of a few seconds ago."""

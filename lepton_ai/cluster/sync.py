@@ -92,6 +92,10 @@ class Storage:
         """Let a storage node take chunks again."""
         self._loop.run(self._inner.undrain(node_id))
 
+    def check(self) -> Iterator[storage_pb2.CheckStorageResponse]:
+        """Read all that every node has, and check it: progress, findings, then the summary."""
+        return self._loop.iterate(self._inner.check())
+
     def usage(self) -> list[storage_pb2.TenantUsage]:
         """What tenants store and may store, as of a few seconds ago."""
         return self._loop.run(self._inner.usage())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +11,26 @@ from pathlib import Path
 from lepton_ai.chunking import CHUNK_BYTES, digest, object_id, spans
 from lepton_ai.errors import LeptonError, UnavailableError
 from lepton_ai.proto.v1.node_pb2 import NODE_ROLE_STORAGE, Node
-from lepton_ai.proto.v1.storage_pb2 import Chunk, CommitObjectRequest, Object
+from lepton_ai.proto.v1.storage_pb2 import Chunk, CommitObjectRequest, ListChunksResponse, Object
 from lepton_runtime import keys
 from lepton_runtime.clock import ManualClock
 from lepton_runtime.memory import MemoryState
 from lepton_runtime.state import Remove, Write
 from lepton_storage.balance import Balancer
+from lepton_storage.checking import listed
 from lepton_storage.chunks import Chunks
 from lepton_storage.collecting import Collector
 from lepton_storage.copies import Copies
 from lepton_storage.disk import Disk
+from lepton_storage.forgetting import Forgetter
 from lepton_storage.healing import Healer
 from lepton_storage.maintenance import Chore, Maintenance
 from lepton_storage.manifests import Manifests
 from lepton_storage.peers import Members
 from lepton_storage.placement import StorageNode
 from lepton_storage.quotas import Quotas
+from lepton_storage.records import Records
+from lepton_storage.recovery import Recovery
 from lepton_storage.sealing import Plain, Sealer
 from lepton_storage.store import ObjectStore
 
@@ -35,6 +39,7 @@ __all__ = [
     "GRACE_S",
     "MAX_OBJECT_BYTES",
     "TENANT",
+    "UNNAMED_AGE_S",
     "Nodes",
     "announced",
     "node_record",
@@ -45,6 +50,7 @@ TENANT = "team"
 MAX_OBJECT_BYTES = 16 * 1024 * 1024
 GRACE_S = 30.0
 GARBAGE_AGE_S = 3600.0
+UNNAMED_AGE_S = 24 * 3600.0
 
 
 class DirectPeers:
@@ -65,6 +71,10 @@ class DirectPeers:
     async def has(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> set[bytes]:
         return await self._reach(node).good(chunk_hashes)
 
+    async def listed(self, node: StorageNode) -> AsyncIterator[ListChunksResponse]:
+        async for batch in listed(self._reach(node)):
+            yield batch
+
     def _reach(self, node: StorageNode) -> Chunks:
         if node.id in self.down:
             raise self.down[node.id]
@@ -82,6 +92,7 @@ class Nodes:
     quotas: Quotas
     peers: DirectPeers
     chunks: dict[str, Chunks]
+    records: dict[str, Records]
     stores: dict[str, ObjectStore]
     rounds: dict[str, Maintenance]
 
@@ -150,9 +161,24 @@ async def nodes_of(
             grace_s=GRACE_S,
         )
         collector = Collector(name, chunks[name], clock, GARBAGE_AGE_S)
-        return [quotas, collector, healer, Balancer(name, copies[name], manifests, members)]
+        balancer = Balancer(name, copies[name], manifests, members)
+        forgetter = Forgetter(state, manifests, clock, UNNAMED_AGE_S)
+        return [records[name], quotas, forgetter, collector, healer, balancer]
 
-    rounds = {name: Maintenance(manifests, chores(name), clock, 1.0) for name in names}
+    records = {
+        name: Records(folder / name / "records", name, state, clock, GARBAGE_AGE_S)
+        for name in names
+    }
+    rounds = {
+        name: Maintenance(
+            recovery=Recovery(state, manifests, records[name], folder / name / "memory"),
+            manifests=manifests,
+            chores=chores(name),
+            clock=clock,
+            interval_s=1.0,
+        )
+        for name in names
+    }
     stores = {
         name: ObjectStore(
             copies=copies[name],
@@ -165,7 +191,7 @@ async def nodes_of(
         for name in names
     }
     try:
-        yield Nodes(folder, state, clock, members, quotas, peers, chunks, stores, rounds)
+        yield Nodes(folder, state, clock, members, quotas, peers, chunks, records, stores, rounds)
     finally:
         for task in following:
             task.cancel()

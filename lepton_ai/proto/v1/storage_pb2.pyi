@@ -4,6 +4,7 @@ from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from lepton_ai.proto.v1 import options_pb2 as _options_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -255,6 +256,78 @@ class SetQuotaRequest(_message.Message):
 class SetQuotaResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ListChunksRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListChunksResponse(_message.Message):
+    __slots__ = ("good", "bad")
+    GOOD_FIELD_NUMBER: _ClassVar[int]
+    BAD_FIELD_NUMBER: _ClassVar[int]
+    good: _containers.RepeatedScalarFieldContainer[bytes]
+    bad: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, good: _Optional[_Iterable[bytes]] = ..., bad: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class CheckStorageRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckStorageResponse(_message.Message):
+    __slots__ = ("copies_so_far", "finding", "summary")
+    COPIES_SO_FAR_FIELD_NUMBER: _ClassVar[int]
+    FINDING_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    copies_so_far: int
+    finding: Finding
+    summary: CheckSummary
+    def __init__(self, copies_so_far: _Optional[int] = ..., finding: _Optional[_Union[Finding, _Mapping]] = ..., summary: _Optional[_Union[CheckSummary, _Mapping]] = ...) -> None: ...
+
+class Finding(_message.Message):
+    __slots__ = ("problem", "object_id", "chunk", "node_id", "named_by")
+    class Problem(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PROBLEM_UNSPECIFIED: _ClassVar[Finding.Problem]
+        PROBLEM_WRONG_MANIFEST: _ClassVar[Finding.Problem]
+        PROBLEM_UNREADABLE_CHUNK: _ClassVar[Finding.Problem]
+        PROBLEM_BAD_COPY: _ClassVar[Finding.Problem]
+        PROBLEM_MISSING_COPY: _ClassVar[Finding.Problem]
+        PROBLEM_TOO_FEW_COPIES: _ClassVar[Finding.Problem]
+        PROBLEM_MISSING_OBJECT: _ClassVar[Finding.Problem]
+    PROBLEM_UNSPECIFIED: Finding.Problem
+    PROBLEM_WRONG_MANIFEST: Finding.Problem
+    PROBLEM_UNREADABLE_CHUNK: Finding.Problem
+    PROBLEM_BAD_COPY: Finding.Problem
+    PROBLEM_MISSING_COPY: Finding.Problem
+    PROBLEM_TOO_FEW_COPIES: Finding.Problem
+    PROBLEM_MISSING_OBJECT: Finding.Problem
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAMED_BY_FIELD_NUMBER: _ClassVar[int]
+    problem: Finding.Problem
+    object_id: str
+    chunk: bytes
+    node_id: str
+    named_by: str
+    def __init__(self, problem: _Optional[_Union[Finding.Problem, str]] = ..., object_id: _Optional[str] = ..., chunk: _Optional[bytes] = ..., node_id: _Optional[str] = ..., named_by: _Optional[str] = ...) -> None: ...
+
+class CheckSummary(_message.Message):
+    __slots__ = ("objects", "chunks", "copies", "unnamed_copies", "unnamed_objects", "findings")
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    UNNAMED_COPIES_FIELD_NUMBER: _ClassVar[int]
+    UNNAMED_OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    objects: int
+    chunks: int
+    copies: int
+    unnamed_copies: int
+    unnamed_objects: int
+    findings: int
+    def __init__(self, objects: _Optional[int] = ..., chunks: _Optional[int] = ..., copies: _Optional[int] = ..., unnamed_copies: _Optional[int] = ..., unnamed_objects: _Optional[int] = ..., findings: _Optional[int] = ...) -> None: ...
 
 class RotateMasterKeyRequest(_message.Message):
     __slots__ = ()

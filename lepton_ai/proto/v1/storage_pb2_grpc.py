@@ -71,6 +71,16 @@ class StorageServiceStub:
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyResponse.FromString,
                 _registered_method=True)
+        self.CheckStorage = channel.unary_stream(
+                '/lepton_ai.proto.v1.StorageService/CheckStorage',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.CheckStorageRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.CheckStorageResponse.FromString,
+                _registered_method=True)
+        self.ListChunks = channel.unary_stream(
+                '/lepton_ai.proto.v1.StorageService/ListChunks',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListChunksRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListChunksResponse.FromString,
+                _registered_method=True)
         self.HasChunks = channel.unary_unary(
                 '/lepton_ai.proto.v1.StorageService/HasChunks',
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.HasChunksRequest.SerializeToString,
@@ -178,6 +188,20 @@ class StorageServiceServicer:
 
     def RotateMasterKey(self, request, context):
         """Wraps every tenant's key by the newest master key of the node that answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckStorage(self, request, context):
+        """Reads all that every node has, and checks manifests, chunks and names against each other. At most 1,000 findings are told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChunks(self, request, context):
+        """Reads all chunks that this very node has. Between storage nodes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -292,6 +316,16 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.RotateMasterKey,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyResponse.SerializeToString,
+            ),
+            'CheckStorage': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckStorage,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.CheckStorageRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.CheckStorageResponse.SerializeToString,
+            ),
+            'ListChunks': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListChunks,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListChunksRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListChunksResponse.SerializeToString,
             ),
             'HasChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.HasChunks,
@@ -540,6 +574,60 @@ class StorageService:
             '/lepton_ai.proto.v1.StorageService/RotateMasterKey',
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyRequest.SerializeToString,
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.RotateMasterKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckStorage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/CheckStorage',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.CheckStorageRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.CheckStorageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/ListChunks',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListChunksRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

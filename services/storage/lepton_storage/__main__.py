@@ -22,6 +22,7 @@ from lepton_runtime.service import Runtime, run, serving
 from lepton_runtime.state import State
 from lepton_storage.aliases import Aliases
 from lepton_storage.balance import Balancer
+from lepton_storage.checking import Checker
 from lepton_storage.chunks import Chunks
 from lepton_storage.collecting import Collector
 from lepton_storage.copies import Copies
@@ -29,6 +30,7 @@ from lepton_storage.data_api import LIMITS, DataApi
 from lepton_storage.datasets import Datasets
 from lepton_storage.disk import Disk
 from lepton_storage.draining import Draining
+from lepton_storage.forgetting import Forgetter
 from lepton_storage.healing import Healer
 from lepton_storage.keyring import Keyring, LocalMaster
 from lepton_storage.maintenance import Maintenance
@@ -36,6 +38,8 @@ from lepton_storage.manifests import Manifests
 from lepton_storage.models import Models
 from lepton_storage.peers import Channels, Members
 from lepton_storage.quotas import Quotas
+from lepton_storage.records import Records
+from lepton_storage.recovery import Recovery
 from lepton_storage.registry import Registry
 from lepton_storage.scrubbing import Scrubber
 from lepton_storage.sealing import Plain, Sealer
@@ -49,6 +53,15 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage")
 
 
 _Task = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What is known of objects, and what of it this node's disk remembers."""
+
+    manifests: Manifests
+    records: Records
+    recovery: Recovery
 
 
 @dataclass(frozen=True)
@@ -67,11 +80,24 @@ class _Parts:
 
 async def main(settings: StorageSettings, runtime: Runtime) -> None:
     """Keep chunks until told to stop."""
-    parts = _build(settings, runtime, await _sealer(settings, runtime.state))
+    memory = _memory(settings, runtime)
+    # Before all else: tenants' keys are among what may have to be recovered.
+    await memory.recovery.ensure()
+    sealer = await _sealer(settings, runtime.state)
+    parts = _build(settings, runtime, memory, sealer)
     try:
         await _serve(runtime, parts)
     finally:
         await parts.channels.close()
+
+
+def _memory(settings: StorageSettings, runtime: Runtime) -> _Memory:
+    folder, state = settings.data_dir, runtime.state
+    manifests = Manifests(state)
+    records = Records(
+        folder / "records", settings.node_id, state, runtime.clock, settings.garbage_age_s
+    )
+    return _Memory(manifests, records, Recovery(state, manifests, records, folder / "memory"))
 
 
 async def _sealer(settings: StorageSettings, state: State) -> Sealer:
@@ -87,10 +113,10 @@ async def _sealer(settings: StorageSettings, state: State) -> Sealer:
     return Plain()
 
 
-def _build(settings: StorageSettings, runtime: Runtime, sealer: Sealer) -> _Parts:
+def _build(settings: StorageSettings, runtime: Runtime, memory: _Memory, sealer: Sealer) -> _Parts:
     node_id, clock, state = settings.node_id, runtime.clock, runtime.state
     chunks = Chunks(Disk(settings.data_dir, settings.reserve_bytes), sealer)
-    members, quotas, manifests = Members(state), Quotas(state), Manifests(state)
+    members, quotas, manifests = Members(state), Quotas(state), memory.manifests
     channels = _channels(settings)
     copies = Copies(node_id, chunks, members, channels)
     healer = Healer(
@@ -103,7 +129,9 @@ def _build(settings: StorageSettings, runtime: Runtime, sealer: Sealer) -> _Part
         grace_s=settings.heal_grace_s,
     )
     chores = [
+        memory.records,
         quotas,
+        Forgetter(state, manifests, clock, settings.unnamed_age_s),
         Collector(node_id, chunks, clock, settings.garbage_age_s),
         healer,
         Balancer(node_id, copies, manifests, members),
@@ -116,6 +144,14 @@ def _build(settings: StorageSettings, runtime: Runtime, sealer: Sealer) -> _Part
         clock=clock,
         max_object_bytes=settings.max_object_bytes,
     )
+    checker = Checker(
+        node_id=node_id,
+        state=state,
+        chunks=chunks,
+        manifests=manifests,
+        members=members,
+        peers=channels,
+    )
     return _Parts(
         chunks=chunks,
         members=members,
@@ -123,10 +159,24 @@ def _build(settings: StorageSettings, runtime: Runtime, sealer: Sealer) -> _Part
         healer=healer,
         following=[members.follow, sealer.follow, quotas.follow],
         chores=[
-            Maintenance(manifests, chores, clock, settings.heal_interval_s).run,
-            Scrubber(chunks, clock, settings.scrub_bytes_per_s, settings.scrub_interval_s).run,
+            Maintenance(
+                recovery=memory.recovery,
+                manifests=manifests,
+                chores=chores,
+                clock=clock,
+                interval_s=settings.heal_interval_s,
+            ).run,
+            Scrubber(
+                chunks,
+                memory.records,
+                clock,
+                bytes_per_s=settings.scrub_bytes_per_s,
+                interval_s=settings.scrub_interval_s,
+            ).run,
         ],
-        servicer=_servicer(runtime, store, chunks, sealer, quotas),
+        servicer=_servicer(
+            runtime, store=store, chunks=chunks, sealer=sealer, quotas=quotas, checker=checker
+        ),
         api=DataApi(store, chunks, runtime.verifier),
     )
 
@@ -141,7 +191,13 @@ def _channels(settings: StorageSettings) -> Channels:
 
 
 def _servicer(
-    runtime: Runtime, store: ObjectStore, chunks: Chunks, sealer: Sealer, quotas: Quotas
+    runtime: Runtime,
+    *,
+    store: ObjectStore,
+    chunks: Chunks,
+    sealer: Sealer,
+    quotas: Quotas,
+    checker: Checker,
 ) -> Servicer:
     datasets = Registry(runtime.state, storage_pb2.Dataset, keys.DATASETS, keys.dataset)
     models = Registry(runtime.state, storage_pb2.Model, keys.MODELS, keys.model)
@@ -151,6 +207,7 @@ def _servicer(
         chunks=chunks,
         sealer=sealer,
         quotas=quotas,
+        checker=checker,
         datasets=Datasets(datasets, store, *voice),
         models=Models(models, store, *voice),
         known_datasets=datasets,

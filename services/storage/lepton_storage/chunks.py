@@ -102,6 +102,10 @@ class Chunks:
         """Those of which there is a good copy here; these are young now, so that none goes soon."""
         return await asyncio.to_thread(self._good, chunk_hashes)
 
+    async def verify(self, chunk_hashes: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
+        """Those of which the copy here is good, and those of which it was bad."""
+        return await asyncio.to_thread(self._verify, chunk_hashes)
+
     async def missing(self, chunk_hashes: Collection[bytes]) -> set[bytes]:
         """Those of which there is no copy here, good or bad."""
         return await asyncio.to_thread(self._missing, chunk_hashes)
@@ -147,6 +151,18 @@ class Chunks:
         except (NotFoundError, DataCorruptError):
             return False
         return True
+
+    def _verify(self, chunk_hashes: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
+        good, bad = set[bytes](), set[bytes]()
+        for chunk_hash in chunk_hashes:
+            try:
+                self._read(chunk_hash)
+                good.add(chunk_hash)
+            except DataCorruptError:
+                bad.add(chunk_hash)
+            except NotFoundError:  # it was removed meanwhile
+                pass
+        return good, bad
 
     def _good(self, chunk_hashes: Collection[bytes]) -> set[bytes]:
         return {each for each in chunk_hashes if self._has_good(each)}

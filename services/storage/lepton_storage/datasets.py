@@ -62,7 +62,11 @@ class Datasets:
             check_split(split, await self._places(split))
         dataset = Dataset(name=request.name, splits=request.splits, tenant=tenant)
         dataset.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
-        dataset, _ = await self._registry.add(dataset, same=lambda version: False)
+        dataset, _ = await self._registry.add(
+            dataset,
+            same=lambda version: False,
+            pins=lambda: self._store.pins(split.object_id for split in request.splits),
+        )
         event = DatasetCreated(dataset=dataset)
         await publish_event(self._bus, self._clock, self._node_id, event)
         return dataset

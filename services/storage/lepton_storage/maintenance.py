@@ -11,6 +11,7 @@ from lepton_ai.errors import LeptonError
 from lepton_ai.proto.v1.storage_pb2 import Object
 from lepton_runtime.clock import Clock
 from lepton_storage.manifests import Manifests
+from lepton_storage.recovery import Recovery
 
 __all__ = ["Chore", "Maintenance"]
 
@@ -29,6 +30,7 @@ class Maintenance:
     """Does chores, one after the other, round after round.
 
     Args:
+        recovery: Comes before each round: what nobody told is not gone.
         manifests: All objects.
         chores: In the order in which they are done.
         clock: Paces the rounds.
@@ -36,8 +38,15 @@ class Maintenance:
     """
 
     def __init__(
-        self, manifests: Manifests, chores: Sequence[Chore], clock: Clock, interval_s: float
+        self,
+        *,
+        recovery: Recovery,
+        manifests: Manifests,
+        chores: Sequence[Chore],
+        clock: Clock,
+        interval_s: float,
     ) -> None:
+        self._recovery = recovery
         self._manifests = manifests
         self._chores = chores
         self._clock = clock
@@ -54,6 +63,7 @@ class Maintenance:
 
     async def round(self) -> None:
         """One round."""
+        await self._recovery.ensure()
         manifests = await self._manifests.list()
         for chore in self._chores:
             await chore.attend(manifests)

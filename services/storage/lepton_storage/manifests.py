@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lepton_ai.chunking import check_object_id
 from lepton_ai.errors import ConflictError, NotFoundError
 from lepton_ai.proto.v1.storage_pb2 import Object
 from lepton_runtime import keys
-from lepton_runtime.state import Absent, Record, Remove, State, Unchanged, Write
+from lepton_runtime.state import (
+    Absent,
+    Condition,
+    Operation,
+    Record,
+    Remove,
+    State,
+    Unchanged,
+    Write,
+)
 
 __all__ = ["Manifests", "Relocation", "merged"]
 
@@ -50,10 +59,7 @@ class Manifests:
             InvalidArgumentError: That is no object's id.
             NotFoundError: No such object is stored.
         """
-        record = await self._state.get(keys.object_(check_object_id(object_id)))
-        if record is None:
-            raise NotFoundError(f"object {object_id!r} does not exist", object=object_id)
-        return Object.FromString(record.value)
+        return Object.FromString((await self._record(object_id)).value)
 
     async def list(self) -> list[Object]:
         """All manifests."""
@@ -66,6 +72,28 @@ class Manifests:
         assert result is not None
         return result
 
+    async def pins(self, object_ids: Iterable[str]) -> list[tuple[Condition, Operation]]:
+        """What a commit needs that begins to name objects: none that forgets them succeeds beside.
+
+        Raises:
+            NotFoundError: One is not stored.
+        """
+        records = [await self._record(object_id) for object_id in dict.fromkeys(object_ids)]
+        return [
+            (Unchanged(record.key, record.mod_revision), Write(record.key, record.value))
+            for record in records
+        ]
+
+    async def expire(self, object_id: str, made_before: float) -> bool:
+        """Forget an object if it is as old as that (Unix time, seconds) still; whether it was."""
+        record = await self._state.get(keys.object_(object_id))
+        if record is None:
+            return False
+        if Object.FromString(record.value).created_at.ToNanoseconds() >= made_before * 1e9:
+            return False
+        unchanged = Unchanged(record.key, record.mod_revision)
+        return await self._state.commit([unchanged], [Remove(record.key)]) is not None
+
     async def remove(self, object_id: str) -> None:
         """Forget an object, if it is known."""
         await self._state.commit([], [Remove(keys.object_(check_object_id(object_id)))])
@@ -73,6 +101,12 @@ class Manifests:
     async def moved(self, object_id: str, moves: Mapping[bytes, Relocation]) -> None:
         """Change where chunks are, by chunk hash. An object that is gone stays gone."""
         await self._swap(object_id, lambda stored: _relocated(stored, moves) if stored else None)
+
+    async def _record(self, object_id: str) -> Record:
+        record = await self._state.get(keys.object_(check_object_id(object_id)))
+        if record is None:
+            raise NotFoundError(f"object {object_id!r} does not exist", object=object_id)
+        return record
 
     async def _swap(
         self, object_id: str, change: Callable[[Object | None], Object | None]
@@ -90,11 +124,13 @@ class Manifests:
 
 
 def merged(stored: Object, new: Object) -> Object:
-    """One manifest for the same content stored twice: all copies, and the higher wish."""
+    """One manifest for the same content stored twice: all copies, the higher wish, as young."""
     wishes = (stored.replication, new.replication)
     result = Object()
     result.CopyFrom(stored)
     result.replication = 0 if 0 in wishes else max(wishes)
+    times = (stored.created_at.ToNanoseconds(), new.created_at.ToNanoseconds())
+    result.created_at.FromNanoseconds(max(times))
     for chunk, other in zip(result.chunks, new.chunks, strict=True):
         chunk.nodes.extend(node for node in other.nodes if node not in chunk.nodes)
     return result

@@ -47,7 +47,9 @@ class Models:
         model.tenant = tenant
         model.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
         model, is_new = await self._registry.add(
-            model, same=lambda version: bool(asked.job_id) and version.job_id == asked.job_id
+            model,
+            same=lambda version: bool(asked.job_id) and version.job_id == asked.job_id,
+            pins=lambda: self._store.pins(_objects(asked)),
         )
         if is_new:
             event = ModelPublished(model=model)
@@ -62,5 +64,9 @@ class Models:
             raise InvalidArgumentError(
                 "model_config is too large", hint=f"at most {_MAX_CONFIG_BYTES} bytes"
             )
-        for object_id in filter(None, (model.onnx_object, model.weights_object)):
+        for object_id in _objects(model):
             await self._store.stat(object_id)
+
+
+def _objects(model: Model) -> list[str]:
+    return [each for each in (model.onnx_object, model.weights_object) if each]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,6 +24,8 @@ from lepton_storage.placement import StorageNode, storage_node
 __all__ = ["Channels", "Members", "Peers"]
 
 _TRANSFER_S = 20.0
+# All of a disk is read for it.
+_LISTING_S = 12 * 3600.0
 _CONNECTIONS = 16
 _HERE = {"lepton-here": "1"}
 
@@ -43,6 +45,10 @@ class Peers(Protocol):
 
     async def has(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> set[bytes]:
         """Those of which `node` has a good copy."""
+        ...
+
+    def listed(self, node: StorageNode) -> AsyncIterator[storage_pb2.ListChunksResponse]:
+        """All that `node` has, read and checked, a batch at a time."""
         ...
 
 
@@ -154,12 +160,17 @@ class Channels:
 
     async def has(self, node: StorageNode, chunk_hashes: Sequence[bytes]) -> set[bytes]:
         """Those of which `node` has a good copy."""
-        if node.address not in self._channels:
-            self._channels[node.address] = self._open_channel(node.address)
-        stub = StorageServiceStub(self._channels[node.address])
         request = storage_pb2.HasChunksRequest(hashes=chunk_hashes)
         async with translated_errors():
-            return set((await stub.HasChunks(request, timeout=_TRANSFER_S)).hashes)
+            answer = await self._stub(node).HasChunks(request, timeout=_TRANSFER_S)
+            return set(answer.hashes)
+
+    async def listed(self, node: StorageNode) -> AsyncIterator[storage_pb2.ListChunksResponse]:
+        """All that `node` has, read and checked, a batch at a time."""
+        request = storage_pb2.ListChunksRequest()
+        async with translated_errors():
+            async for batch in self._stub(node).ListChunks(request, timeout=_LISTING_S):
+                yield batch
 
     async def close(self) -> None:
         """Close every connection."""
@@ -167,6 +178,11 @@ class Channels:
             client.close()
         for channel in self._channels.values():
             await channel.close()
+
+    def _stub(self, node: StorageNode) -> StorageServiceStub:
+        if node.address not in self._channels:
+            self._channels[node.address] = self._open_channel(node.address)
+        return StorageServiceStub(self._channels[node.address])
 
     def _client(self, node: StorageNode) -> HttpClient:
         address = node.data_address

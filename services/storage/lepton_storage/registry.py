@@ -19,9 +19,10 @@ from lepton_runtime.state import (
     Write,
 )
 
-__all__ = ["Registry"]
+__all__ = ["Pins", "Registry"]
 
 _TRIES = 10
+Pins = list[tuple[Condition, Operation]]
 _EntryT = TypeVar("_EntryT", Dataset, Model)
 
 
@@ -44,8 +45,15 @@ class Registry(Generic[_EntryT]):
         self._key = key
         self._noun = kind.DESCRIPTOR.name.lower()
 
-    async def add(self, entry: _EntryT, same: Callable[[_EntryT], bool]) -> tuple[_EntryT, bool]:
+    async def add(
+        self, entry: _EntryT, same: Callable[[_EntryT], bool], pins: Callable[[], Awaitable[Pins]]
+    ) -> tuple[_EntryT, bool]:
         """Keep `entry` as the next version of its name, unless a version is the `same` already.
+
+        Args:
+            entry: All but its version.
+            same: Whether a version stands for the same.
+            pins: What else the commit needs, as things are now.
 
         Returns:
             The version that is kept, and whether it is new.
@@ -57,7 +65,10 @@ class Registry(Generic[_EntryT]):
                     return version, False
             entry.version = max((version.version for version in versions), default=0) + 1
             key = self._key(entry.name, entry.version)
-            if await self._state.commit([Absent(key)], [Write(key, entry.SerializeToString())]):
+            pinned = await pins()
+            conditions = [Absent(key), *(condition for condition, _ in pinned)]
+            writes = [Write(key, entry.SerializeToString()), *(write for _, write in pinned)]
+            if await self._state.commit(conditions, writes):
                 return entry, True
         raise ConflictError(f"{self._noun} {entry.name!r} keeps changing", hint="try again")
 

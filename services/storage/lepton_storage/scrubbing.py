@@ -8,6 +8,7 @@ from prometheus_client import Counter
 from lepton_ai.errors import DataCorruptError, NotFoundError
 from lepton_runtime.clock import Clock
 from lepton_storage.chunks import Chunks
+from lepton_storage.records import Records
 
 __all__ = ["Scrubber"]
 
@@ -25,13 +26,23 @@ class Scrubber:
 
     Args:
         chunks: What it reads.
+        records: What it reads then.
         clock: Paces it.
         bytes_per_s: It reads no faster.
         interval_s: Pause between two passes.
     """
 
-    def __init__(self, chunks: Chunks, clock: Clock, bytes_per_s: int, interval_s: float) -> None:
+    def __init__(
+        self,
+        chunks: Chunks,
+        records: Records,
+        clock: Clock,
+        *,
+        bytes_per_s: int,
+        interval_s: float,
+    ) -> None:
         self._chunks = chunks
+        self._records = records
         self._clock = clock
         self._bytes_per_s = bytes_per_s
         self._interval_s = interval_s
@@ -39,24 +50,28 @@ class Scrubber:
     async def run(self) -> None:
         """Scrub until cancelled."""
         while True:
-            bad = await self.scrub()
-            if bad:
-                _log.error("scrub_found_bad_copies", count=bad)
+            await self.scrub()
             await self._clock.sleep(self._interval_s)
 
     async def scrub(self) -> int:
-        """One pass over every chunk.
+        """One pass over every chunk, and over the records.
 
         Returns:
             How many copies were bad.
         """
+        bad = await self._records.scrub() + await self._chunks_scrubbed()
+        if bad:
+            _bad.inc(bad)
+            _log.error("scrub_found_bad_copies", count=bad)
+        return bad
+
+    async def _chunks_scrubbed(self) -> int:
         bad = unpaid = 0
         for chunk_hash in await self._chunks.hashes():
             try:
                 unpaid += len(await self._chunks.read(chunk_hash))
             except DataCorruptError:
                 bad += 1
-                _bad.inc()
             except NotFoundError:  # it was removed since the pass began
                 continue
             if unpaid >= _BURST_BYTES:

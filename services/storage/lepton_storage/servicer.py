@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1 import storage_pb2, storage_pb2_grpc
 from lepton_runtime.server import principal
 from lepton_storage.aliases import Aliases
+from lepton_storage.checking import Checker, listed
 from lepton_storage.chunks import Chunks
 from lepton_storage.datasets import Datasets
 from lepton_storage.draining import Draining
@@ -33,6 +35,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         chunks: Chunks of this node.
         sealer: Has the keys that chunks are encrypted with.
         quotas: How much tenants store and may store.
+        checker: Checks everything.
         datasets: Creates datasets.
         models: Publishes models.
         known_datasets: Finds datasets.
@@ -48,6 +51,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         chunks: Chunks,
         sealer: Sealer,
         quotas: Quotas,
+        checker: Checker,
         datasets: Datasets,
         models: Models,
         known_datasets: Registry[storage_pb2.Dataset],
@@ -59,6 +63,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self._chunks = chunks
         self._sealer = sealer
         self._quotas = quotas
+        self._checker = checker
         self._datasets = datasets
         self._models = models
         self._known_datasets = known_datasets
@@ -105,6 +110,20 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         """Limit what a tenant stores."""
         await self._quotas.set(request.tenant, request.size_bytes)
         return storage_pb2.SetQuotaResponse()
+
+    async def CheckStorage(
+        self, request: storage_pb2.CheckStorageRequest, context: _Context
+    ) -> AsyncIterator[storage_pb2.CheckStorageResponse]:
+        """Check everything."""
+        async for answer in self._checker.check():
+            yield answer
+
+    async def ListChunks(
+        self, request: storage_pb2.ListChunksRequest, context: _Context
+    ) -> AsyncIterator[storage_pb2.ListChunksResponse]:
+        """Read all chunks of this node."""
+        async for batch in listed(self._chunks):
+            yield batch
 
     async def RotateMasterKey(
         self, request: storage_pb2.RotateMasterKeyRequest, context: _Context

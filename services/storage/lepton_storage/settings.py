@@ -31,7 +31,12 @@ class StorageSettings(RuntimeSettings):
     garbage_age_s: float = Field(
         3600.0, ge=0, description="Chunks that no object has are removed when they are this old."
     )
-    heal_interval_s: float = Field(5.0, gt=0, description="Pause between two looks at all chunks.")
+    unnamed_age_s: float = Field(
+        24 * 3600.0,
+        ge=0,
+        description="Objects that nothing names are forgotten when they are this old.",
+    )
+    heal_interval_s: float = Field(5.0, gt=0, description="Pause between two looks at all objects.")
     scrub_bytes_per_s: int = Field(
         16 * 1024 * 1024, ge=1, description="How fast idle copies are read to find decay."
     )

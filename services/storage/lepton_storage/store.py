@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lepton_ai.chunking import CHUNK_BYTES, check_object_id, digest, object_id, slices
 from lepton_ai.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
@@ -16,6 +16,7 @@ from lepton_ai.proto.v1.storage_pb2 import (
     ObjectPlaces,
 )
 from lepton_runtime.clock import Clock
+from lepton_runtime.state import Condition, Operation
 from lepton_storage.copies import Copies
 from lepton_storage.manifests import Manifests
 from lepton_storage.peers import Members
@@ -109,6 +110,10 @@ class ObjectStore:
     async def stat(self, wanted: str) -> Object:
         """The manifest of an object; raises as `Manifests.get`."""
         return await self._manifests.get(wanted)
+
+    async def pins(self, object_ids: Iterable[str]) -> list[tuple[Condition, Operation]]:
+        """What a commit needs that begins to name objects; raises as `Manifests.pins`."""
+        return await self._manifests.pins(object_ids)
 
     async def delete(self, wanted: str) -> None:
         """Forget an object. Its chunks go once they are old and no object has them.

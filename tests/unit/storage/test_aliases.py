@@ -14,7 +14,11 @@ from lepton_runtime.clock import ManualClock
 from lepton_runtime.memory import MemoryBus, MemoryState
 from lepton_runtime.state import Write
 from lepton_storage.aliases import Aliases
-from lepton_storage.registry import Registry
+from lepton_storage.registry import Pins, Registry
+
+
+async def nothing() -> Pins:
+    return []
 
 
 class Shelf:
@@ -27,7 +31,7 @@ class Shelf:
 
     async def publish(self, count: int = 1) -> None:
         for _ in range(count):
-            await self.models.add(Model(name="m", job_id="j"), lambda version: False)
+            await self.models.add(Model(name="m", job_id="j"), lambda version: False, nothing)
 
     async def deploy(self, **spec: object) -> None:
         record = Deployment(spec=DeploymentSpec(name="d", model="m", **spec))  # pyright: ignore

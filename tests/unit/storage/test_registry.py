@@ -10,11 +10,15 @@ from lepton_ai.errors import InvalidArgumentError, NotFoundError
 from lepton_ai.proto.v1.storage_pb2 import Model
 from lepton_runtime import keys
 from lepton_runtime.memory import MemoryState
-from lepton_storage.registry import Registry
+from lepton_storage.registry import Pins, Registry
 
 
 def registry() -> Registry[Model]:
     return Registry(MemoryState(), Model, keys.MODELS, keys.model)
+
+
+async def nothing() -> Pins:
+    return []
 
 
 def never(version: Model) -> bool:
@@ -25,7 +29,7 @@ def test_versions_count_up_also_when_many_publish_at_once() -> None:
     async def scenario() -> None:
         models = registry()
         entries = [Model(name="mnist", job_id=str(number)) for number in range(5)]
-        kept = await asyncio.gather(*(models.add(entry, never) for entry in entries))
+        kept = await asyncio.gather(*(models.add(entry, never, nothing) for entry in entries))
         assert sorted(model.version for model, _ in kept) == [1, 2, 3, 4, 5]
         assert [model.version for model in await models.list("mnist")] == [1, 2, 3, 4, 5]
         assert (await models.get("mnist", 0)).version == 5
@@ -38,7 +42,7 @@ def test_what_is_the_same_is_kept_once() -> None:
     async def scenario() -> None:
         models = registry()
         calls = [
-            models.add(Model(name="m", job_id="j"), lambda version: version.job_id == "j")
+            models.add(Model(name="m", job_id="j"), lambda version: version.job_id == "j", nothing)
             for _ in range(3)
         ]
         kept = await asyncio.gather(*calls)
@@ -51,8 +55,8 @@ def test_what_is_the_same_is_kept_once() -> None:
 def test_names_that_begin_alike_are_different() -> None:
     async def scenario() -> None:
         models = registry()
-        await models.add(Model(name="mnist"), never)
-        await models.add(Model(name="mnist-2"), never)
+        await models.add(Model(name="mnist"), never, nothing)
+        await models.add(Model(name="mnist-2"), never, nothing)
         assert [model.name for model in await models.list("mnist")] == ["mnist"]
         assert [model.name for model in await models.list_all()] == ["mnist", "mnist-2"]
 
@@ -64,7 +68,7 @@ def test_what_is_missing_is_named() -> None:
         models = registry()
         with pytest.raises(NotFoundError, match="there are 0 models"):
             await models.get("mnist", 0)
-        await models.add(Model(name="mnist"), never)
+        await models.add(Model(name="mnist"), never, nothing)
         with pytest.raises(NotFoundError, match="did you mean 'mnist'"):
             await models.get("mnits", 0)
         with pytest.raises(NotFoundError, match="has no version 2: its newest is 1"):

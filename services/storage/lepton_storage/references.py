@@ -1,0 +1,34 @@
+"""Which objects something names: what nothing names is garbage."""
+
+from __future__ import annotations
+
+import re
+
+from lepton_ai.proto.v1.storage_pb2 import Model
+from lepton_runtime import keys
+from lepton_runtime.state import Record, State
+
+__all__ = ["references"]
+
+_OBJECT_ID = re.compile(rb"b3-[0-9a-f]{64}")
+# Objects are found in these wherever their messages name them.
+_NAMING = (keys.DATASETS, keys.CHECKPOINTS, keys.JOBS, keys.DEPLOYMENTS, keys.TASKS)
+
+
+async def references(state: State) -> dict[str, str]:
+    """What names each object that is named: the end of a key, for people."""
+    found: dict[str, str] = {}
+    for prefix in _NAMING:
+        for record in (await state.list(prefix)).records:
+            names = (match.decode() for match in _OBJECT_ID.findall(record.value))
+            found.update(dict.fromkeys(names, _for_people(record)))
+    for record in (await state.list(keys.MODELS)).records:
+        model = Model.FromString(record.value)
+        # Not its data: a model tells where it came from also after that was deleted.
+        names = filter(None, (model.onnx_object, model.weights_object))
+        found.update(dict.fromkeys(names, _for_people(record)))
+    return found
+
+
+def _for_people(record: Record) -> str:
+    return record.key.removeprefix(f"{keys.ROOT}/")
