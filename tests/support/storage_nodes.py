@@ -195,6 +195,7 @@ async def nodes_of(
     finally:
         for task in following:
             task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
 
 
 def announced(content: bytes, replication: int = 0) -> CommitObjectRequest:
