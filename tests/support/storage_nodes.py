@@ -26,7 +26,7 @@ from lepton_storage.forgetting import Forgetter
 from lepton_storage.healing import Healer
 from lepton_storage.maintenance import Chore, Maintenance
 from lepton_storage.manifests import Manifests
-from lepton_storage.peers import Members
+from lepton_storage.members import Members
 from lepton_storage.placement import StorageNode
 from lepton_storage.quotas import Quotas
 from lepton_storage.records import Records
@@ -143,7 +143,7 @@ async def nodes_of(
     state, clock = MemoryState(), ManualClock()
     for name in names:
         await state.commit([], [node_record(name)])
-    members, quotas = Members(state), Quotas(state)
+    members, quotas = Members(state, clock, 0.0), Quotas(state)
     following = [asyncio.create_task(follow()) for follow in (members.follow, quotas.follow)]
     await members.known()
     chunks = {name: Chunks(Disk(folder / name, 0), sealer or Plain()) for name in names}

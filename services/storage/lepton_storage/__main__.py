@@ -35,8 +35,9 @@ from lepton_storage.healing import Healer
 from lepton_storage.keyring import Keyring, LocalMaster
 from lepton_storage.maintenance import Maintenance
 from lepton_storage.manifests import Manifests
+from lepton_storage.members import Members
 from lepton_storage.models import Models
-from lepton_storage.peers import Channels, Members
+from lepton_storage.peers import Channels
 from lepton_storage.quotas import Quotas
 from lepton_storage.records import Records
 from lepton_storage.recovery import Recovery
@@ -116,7 +117,8 @@ async def _sealer(settings: StorageSettings, state: State) -> Sealer:
 def _build(settings: StorageSettings, runtime: Runtime, memory: _Memory, sealer: Sealer) -> _Parts:
     node_id, clock, state = settings.node_id, runtime.clock, runtime.state
     chunks = Chunks(Disk(settings.data_dir, settings.reserve_bytes), sealer)
-    members, quotas, manifests = Members(state), Quotas(state), memory.manifests
+    members = Members(state, clock, settings.lease_ttl_s)
+    quotas, manifests = Quotas(state), memory.manifests
     channels = _channels(settings)
     copies = Copies(node_id, chunks, members, channels)
     healer = Healer(

@@ -12,7 +12,7 @@ from lepton_ai.errors import LeptonError
 from lepton_ai.proto.v1.storage_pb2 import Chunk, Object
 from lepton_storage.copies import Copies
 from lepton_storage.manifests import Manifests, Relocation
-from lepton_storage.peers import Members
+from lepton_storage.members import Members
 from lepton_storage.placement import StorageNode, ranked
 
 __all__ = ["Balancer", "Move", "plan_moves"]

@@ -20,7 +20,8 @@ from lepton_ai.proto.v1.storage_pb2 import (
 from lepton_runtime.state import State
 from lepton_storage.chunks import Chunks
 from lepton_storage.manifests import Manifests
-from lepton_storage.peers import Members, Peers
+from lepton_storage.members import Members
+from lepton_storage.peers import Peers
 from lepton_storage.placement import StorageNode, default_replication
 from lepton_storage.references import references
 

@@ -17,7 +17,8 @@ from lepton_ai.errors import (
 )
 from lepton_ai.proto.v1.storage_pb2 import Chunk
 from lepton_storage.chunks import Chunks
-from lepton_storage.peers import Members, Peers
+from lepton_storage.members import Members
+from lepton_storage.peers import Peers
 from lepton_storage.placement import StorageNode, ranked, targets
 
 __all__ = ["Copies"]

@@ -14,7 +14,7 @@ from lepton_runtime.clock import Clock
 from lepton_storage.chunks import Chunks
 from lepton_storage.copies import Copies
 from lepton_storage.manifests import Manifests, Relocation
-from lepton_storage.peers import Members
+from lepton_storage.members import Members
 from lepton_storage.placement import StorageNode, default_replication, ranked, targets
 
 __all__ = ["Absences", "Healer", "Health", "Repair", "health", "plan"]
@@ -82,9 +82,26 @@ class Absences:
         self._grace_s = grace_s
         self._since: dict[str, float] = {}
 
-    def lost(self, now: float, named: Collection[str], living: Collection[str]) -> set[str]:
-        """Those of `named` nodes that have been gone for the grace time: a reboot is no loss."""
-        self._since = {node: self._since.get(node, now) for node in named if node not in living}
+    def lost(
+        self,
+        now: float,
+        named: Collection[str],
+        living: Collection[str],
+        left_at: Mapping[str, float],
+    ) -> set[str]:
+        """Those of `named` nodes that have been gone for the grace time: a reboot is no loss.
+
+        Args:
+            now: By the monotonic clock.
+            named: Nodes that should have chunks.
+            living: Those that live.
+            left_at: When others were last heard of; one that is not in it is gone since now.
+        """
+        self._since = {
+            node: self._since.get(node, left_at.get(node, now))
+            for node in named
+            if node not in living
+        }
         return {node for node, since in self._since.items() if now - since >= self._grace_s}
 
 
@@ -171,7 +188,7 @@ class Healer:
         """Make up for the copies that objects lack."""
         living = self._members.nodes
         named = {node for item in manifests for chunk in item.chunks for node in chunk.nodes}
-        lost = self._absences.lost(self._clock.monotonic(), named, living)
+        lost = self._absences.lost(self._clock.monotonic(), named, living, self._members.left_at)
         self._tell(health(manifests, living, self._node_id))
         await self._refill(manifests)
         for manifest in manifests:

@@ -1,11 +1,10 @@
-"""The storage nodes that live now, and chunks carried to and from them."""
+"""Chunks carried to and from other storage nodes."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import grpc
@@ -14,14 +13,11 @@ from lepton_ai.chunking import digest
 from lepton_ai.errors import DataCorruptError
 from lepton_ai.http import HttpClient
 from lepton_ai.proto.v1 import storage_pb2
-from lepton_ai.proto.v1.node_pb2 import NODE_ROLE_STORAGE, Node
 from lepton_ai.proto.v1.storage_pb2_grpc import StorageServiceStub
 from lepton_ai.rpc import translated_errors
-from lepton_runtime import keys
-from lepton_runtime.state import Delete, Put, Record, Snapshot, State
-from lepton_storage.placement import StorageNode, storage_node
+from lepton_storage.placement import StorageNode
 
-__all__ = ["Channels", "Members", "Peers"]
+__all__ = ["Channels", "Peers"]
 
 _TRANSFER_S = 20.0
 # All of a disk is read for it.
@@ -50,73 +46,6 @@ class Peers(Protocol):
     def listed(self, node: StorageNode) -> AsyncIterator[storage_pb2.ListChunksResponse]:
         """All that `node` has, read and checked, a batch at a time."""
         ...
-
-
-class Members:
-    """Living storage nodes, followed in the cluster's state."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._nodes: dict[str, StorageNode] = {}
-        self._draining: set[str] = set()
-        self._read = asyncio.Event()
-
-    @property
-    def nodes(self) -> dict[str, StorageNode]:
-        """Living nodes by id."""
-        return {
-            name: replace(node, draining=name in self._draining)
-            for name, node in self._nodes.items()
-        }
-
-    async def known(self) -> None:
-        """Wait until they have been read once."""
-        await self._read.wait()
-
-    async def refresh(self) -> None:
-        """Read them now: what is followed may be a moment behind."""
-        self._replace((await self._state.list(keys.NODES)).records)
-
-    async def follow(self) -> None:
-        """Keep up until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_draining())
-            tasks.create_task(self._follow_nodes())
-
-    async def _follow_draining(self) -> None:
-        async for change in self._state.watch(keys.DRAINING):
-            match change:
-                case Snapshot(records=records):
-                    self._draining = {_drained(record.key) for record in records}
-                case Put(record=record):
-                    self._draining.add(_drained(record.key))
-                case Delete(key=key):
-                    self._draining.discard(_drained(key))
-
-    async def _follow_nodes(self) -> None:
-        async for change in self._state.watch(keys.NODES):
-            match change:
-                case Snapshot(records=records):
-                    self._replace(records)
-                    self._read.set()
-                case Put(record=record):
-                    self._add(record)
-                case Delete(key=key):
-                    self._nodes.pop(key.removeprefix(keys.NODES), None)
-
-    def _replace(self, records: Iterable[Record]) -> None:
-        self._nodes.clear()
-        for record in records:
-            self._add(record)
-
-    def _add(self, record: Record) -> None:
-        node = Node.FromString(record.value)
-        if node.role == NODE_ROLE_STORAGE:
-            self._nodes[node.id] = storage_node(node)
-
-
-def _drained(key: str) -> str:
-    return key.removeprefix(keys.DRAINING)
 
 
 class Channels:

@@ -36,7 +36,7 @@ class StorageSettings(RuntimeSettings):
         ge=0,
         description="Objects that nothing names are forgotten when they are this old.",
     )
-    heal_interval_s: float = Field(5.0, gt=0, description="Pause between two looks at all objects.")
+    heal_interval_s: float = Field(4.0, gt=0, description="Pause between two looks at all objects.")
     scrub_bytes_per_s: int = Field(
         16 * 1024 * 1024, ge=1, description="How fast idle copies are read to find decay."
     )

@@ -19,7 +19,7 @@ from lepton_runtime.clock import Clock
 from lepton_runtime.state import Condition, Operation
 from lepton_storage.copies import Copies
 from lepton_storage.manifests import Manifests
-from lepton_storage.peers import Members
+from lepton_storage.members import Members
 from lepton_storage.placement import default_replication
 from lepton_storage.quotas import Quotas
 

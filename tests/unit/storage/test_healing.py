@@ -21,11 +21,18 @@ def living(names: str) -> dict[str, StorageNode]:
 
 def test_a_reboot_is_no_loss() -> None:
     absences = Absences(30.0)
-    assert absences.lost(0.0, "ab", "a") == set()
-    assert absences.lost(29.0, "ab", "a") == set()
-    assert absences.lost(30.0, "ab", "a") == {"b"}
-    assert absences.lost(31.0, "ab", "ab") == set()
-    assert absences.lost(32.0, "ab", "a") == set()
+    assert absences.lost(0.0, "ab", "a", {}) == set()
+    assert absences.lost(29.0, "ab", "a", {}) == set()
+    assert absences.lost(30.0, "ab", "a", {}) == {"b"}
+    assert absences.lost(31.0, "ab", "ab", {}) == set()
+    assert absences.lost(32.0, "ab", "a", {}) == set()
+
+
+def test_an_absence_begins_when_the_node_was_last_heard_of() -> None:
+    absences = Absences(30.0)
+    assert absences.lost(10.0, "ab", "a", {"b": 5.0}) == set()
+    assert absences.lost(34.0, "ab", "a", {"b": 5.0}) == set()
+    assert absences.lost(35.0, "ab", "a", {"b": 5.0}) == {"b"}
 
 
 @given(
