@@ -15,6 +15,7 @@ __all__ = [
     "NODES",
     "OBJECTS",
     "QUOTAS",
+    "RETENTION",
     "REVOKED_KEYS",
     "TASKS",
     "TASK_STATUS",
@@ -30,6 +31,7 @@ __all__ = [
     "node",
     "object_",
     "quota",
+    "retention",
     "revoked_key",
     "task",
     "task_status",
@@ -49,6 +51,7 @@ MODELS = f"{ROOT}/models/"
 ALIASES = f"{ROOT}/aliases/"
 DRAINING = f"{ROOT}/draining/"
 MEMORY = f"{ROOT}/storage_memory"
+RETENTION = f"{ROOT}/retention/"
 QUOTAS = f"{ROOT}/quotas/"
 TENANT_KEYS = f"{ROOT}/tenant_keys/"
 CHECKPOINTS = f"{ROOT}/checkpoints/"
@@ -124,6 +127,11 @@ def tenant_key(tenant: str) -> str:
 def quota(tenant: str) -> str:
     """How much a tenant may store."""
     return f"{QUOTAS}{tenant}"
+
+
+def retention(model_name: str) -> str:
+    """How many versions of a model are kept."""
+    return f"{RETENTION}{model_name}"
 
 
 def revoked_key(key_id: str) -> str:

@@ -384,6 +384,31 @@ class AsyncCluster:
             request = storage_pb2.DeleteModelRequest(name=name, version=version)
             await self._storage.DeleteModel(request, timeout=_CALL_S)
 
+    async def keep_models(self, name: str, newest: int) -> int:
+        """Keep only the newest versions of a model from now on, and those that something names.
+
+        Args:
+            name: Of the model.
+            newest: How many; 0 for all.
+
+        Returns:
+            How many versions that removed.
+        """
+        async with translated_errors():
+            request = storage_pb2.SetRetentionRequest(model=name, newest=newest)
+            return (await self._storage.SetRetention(request, timeout=_CALL_S)).removed
+
+    async def delete_dataset(self, name: str, version: int) -> None:
+        """Forget a version of a dataset; its bytes go once nothing else names them.
+
+        Raises:
+            NotFoundError: There is no such version.
+            ConflictError: A job that has not ended is trained on it.
+        """
+        async with translated_errors():
+            request = storage_pb2.DeleteDatasetRequest(name=name, version=version)
+            await self._storage.DeleteDataset(request, timeout=_CALL_S)
+
     async def move_alias(
         self, model: str, alias: str, version: int = 0, *, from_version: int | None = None
     ) -> storage_pb2.Alias:

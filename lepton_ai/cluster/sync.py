@@ -271,6 +271,14 @@ class Cluster:
         """Forget a version that no alias and no deployment names."""
         self._loop.run(self._inner.delete_model(name, version))
 
+    def keep_models(self, name: str, newest: int) -> int:
+        """Keep only the newest versions of a model from now on, and those that something names."""
+        return self._loop.run(self._inner.keep_models(name, newest))
+
+    def delete_dataset(self, name: str, version: int) -> None:
+        """Forget a version of a dataset; its bytes go once nothing else names them."""
+        self._loop.run(self._inner.delete_dataset(name, version))
+
     def move_alias(
         self, model: str, alias: str, version: int = 0, *, from_version: int | None = None
     ) -> storage_pb2.Alias:

@@ -15,6 +15,7 @@ from storage_cluster import TIMEOUT_S, Cluster, eventually, running
 
 from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import (
+    ConflictError,
     DataError,
     InvalidArgumentError,
     LeptonError,
@@ -25,12 +26,12 @@ from lepton_ai.errors import (
     UnavailableError,
 )
 from lepton_ai.objects import ObjectClient
-from lepton_ai.proto.v1 import options_pb2, storage_pb2
+from lepton_ai.proto.v1 import job_pb2, options_pb2, storage_pb2
 from lepton_ai.proto.v1.storage_pb2_grpc import StorageServiceStub
 from lepton_ai.rpc import translated_errors
 from lepton_runtime import keys
 from lepton_runtime.auth import TokenSigner
-from lepton_runtime.state import Remove
+from lepton_runtime.state import Remove, Write
 
 CONTENT = np.random.default_rng(7).bytes(9 * 1024 * 1024 + 11)
 
@@ -75,6 +76,7 @@ def test_a_spoilt_copy_is_never_served_and_is_repaired(tmp_path: Path) -> None:
             path.write_bytes(b"short")
             for name in ("s2", "s3"):
                 assert await (await cluster.client(name)).get_bytes(stored.id) == CONTENT
+            assert await client.get_bytes(stored.id) == CONTENT  # which finds it
             await eventually(repaired)
             for name in ("s2", "s3"):
                 await cluster.kill(name)
@@ -359,6 +361,20 @@ def test_datasets_and_models(tmp_path: Path) -> None:
                     storage_pb2.ListDatasetsRequest(), timeout=TIMEOUT_S
                 )
                 assert [dataset.version for dataset in listed.datasets] == [1, 2]
+                job = job_pb2.Job(id="j-2", state=job_pb2.JOB_STATE_RUNNING)
+                job.spec.train.dataset = "sums:1"
+                await cluster.state.commit([], [Write(keys.job("j-2"), job.SerializeToString())])
+                delete = storage_pb2.DeleteDatasetRequest(name="sums", version=1)
+                with pytest.raises(ConflictError, match="job 'j-2'"):
+                    async with translated_errors():
+                        await stub.DeleteDataset(delete, timeout=TIMEOUT_S)
+                job.state = job_pb2.JOB_STATE_SUCCEEDED
+                await cluster.state.commit([], [Write(keys.job("j-2"), job.SerializeToString())])
+                await stub.DeleteDataset(delete, timeout=TIMEOUT_S)
+                listed = await stub.ListDatasets(
+                    storage_pb2.ListDatasetsRequest(), timeout=TIMEOUT_S
+                )
+                assert [dataset.version for dataset in listed.datasets] == [2]
             model = storage_pb2.Model(name="mnist", onnx_object=split.object_id, job_id="j-1")
             publish = storage_pb2.PublishModelRequest(model=model)
             calls = [stub.PublishModel(publish, timeout=TIMEOUT_S) for _ in range(5)]

@@ -101,6 +101,11 @@ class StorageServiceStub:
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.DeleteDataset = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/DeleteDataset',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteDatasetRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteDatasetResponse.FromString,
+                _registered_method=True)
         self.PublishModel = channel.unary_unary(
                 '/lepton_ai.proto.v1.StorageService/PublishModel',
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PublishModelRequest.SerializeToString,
@@ -115,6 +120,11 @@ class StorageServiceStub:
                 '/lepton_ai.proto.v1.StorageService/DeleteModel',
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.SetRetention = channel.unary_unary(
+                '/lepton_ai.proto.v1.StorageService/SetRetention',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetRetentionRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetRetentionResponse.FromString,
                 _registered_method=True)
         self.MoveAlias = channel.unary_unary(
                 '/lepton_ai.proto.v1.StorageService/MoveAlias',
@@ -233,6 +243,13 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteDataset(self, request, context):
+        """Forgets a version that no job still needs. Its number is not used again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PublishModel(self, request, context):
         """Names a stored ONNX model as the next version of a model.
         """
@@ -248,6 +265,13 @@ class StorageServiceServicer:
 
     def DeleteModel(self, request, context):
         """Forgets a version that no alias and no deployment names. Its number is not used again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRetention(self, request, context):
+        """Keeps only the newest versions of a model from now on, and those that are named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -347,6 +371,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListDatasetsRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.ListDatasetsResponse.SerializeToString,
             ),
+            'DeleteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDataset,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteDatasetRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteDatasetResponse.SerializeToString,
+            ),
             'PublishModel': grpc.unary_unary_rpc_method_handler(
                     servicer.PublishModel,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.PublishModelRequest.FromString,
@@ -361,6 +390,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'SetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRetention,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetRetentionRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetRetentionResponse.SerializeToString,
             ),
             'MoveAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.MoveAlias,
@@ -747,6 +781,33 @@ class StorageService:
             _registered_method=True)
 
     @staticmethod
+    def DeleteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/DeleteDataset',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteDatasetRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PublishModel(request,
             target,
             options=(),
@@ -817,6 +878,33 @@ class StorageService:
             '/lepton_ai.proto.v1.StorageService/DeleteModel',
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelRequest.SerializeToString,
             lepton__ai_dot_proto_dot_v1_dot_storage__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.StorageService/SetRetention',
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetRetentionRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_storage__pb2.SetRetentionResponse.FromString,
             options,
             channel_credentials,
             insecure,

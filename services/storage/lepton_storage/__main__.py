@@ -42,6 +42,7 @@ from lepton_storage.quotas import Quotas
 from lepton_storage.records import Records
 from lepton_storage.recovery import Recovery
 from lepton_storage.registry import Registry
+from lepton_storage.retention import Retention
 from lepton_storage.scrubbing import Scrubber
 from lepton_storage.sealing import Plain, Sealer
 from lepton_storage.servicer import StorageServicer
@@ -204,17 +205,26 @@ def _servicer(
     datasets = Registry(runtime.state, storage_pb2.Dataset, keys.DATASETS, keys.dataset)
     models = Registry(runtime.state, storage_pb2.Model, keys.MODELS, keys.model)
     voice = (runtime.bus, runtime.clock, runtime.settings.node_id)
+    aliases = Aliases(runtime.state, models, *voice)
     servicer = StorageServicer(
         store=store,
         chunks=chunks,
         sealer=sealer,
         quotas=quotas,
         checker=checker,
-        datasets=Datasets(datasets, store, *voice),
+        datasets=Datasets(
+            state=runtime.state,
+            registry=datasets,
+            store=store,
+            bus=runtime.bus,
+            clock=runtime.clock,
+            node_id=runtime.settings.node_id,
+        ),
         models=Models(models, store, *voice),
         known_datasets=datasets,
         known_models=models,
-        aliases=Aliases(runtime.state, models, *voice),
+        aliases=aliases,
+        retention=Retention(runtime.state, models, aliases),
         draining=Draining(runtime.state),
     )
     return Servicer(

@@ -5,6 +5,12 @@ from __future__ import annotations
 from lepton_ai.errors import DataError, InvalidArgumentError
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1.event_pb2 import DatasetCreated
+from lepton_ai.proto.v1.job_pb2 import (
+    JOB_STATE_CANCELLED,
+    JOB_STATE_FAILED,
+    JOB_STATE_SUCCEEDED,
+    Job,
+)
 from lepton_ai.proto.v1.storage_pb2 import CreateDatasetRequest, Dataset, Split
 from lepton_ai.splits import (
     HEADER_LENGTH_BYTES,
@@ -13,21 +19,25 @@ from lepton_ai.splits import (
     header_length,
     parse_header,
 )
+from lepton_runtime import keys
 from lepton_runtime.bus import Bus
 from lepton_runtime.clock import Clock
 from lepton_runtime.events import publish_event
+from lepton_runtime.state import State
 from lepton_storage.registry import Registry
 from lepton_storage.store import ObjectStore
 
 __all__ = ["Datasets"]
 
 _MAX_SPLITS = 100
+_ENDED = (JOB_STATE_SUCCEEDED, JOB_STATE_FAILED, JOB_STATE_CANCELLED)
 
 
 class Datasets:
     """Creates datasets.
 
     Args:
+        state: Has the jobs that need them.
         registry: Where they are kept.
         store: Where their objects are.
         bus: Told of new ones.
@@ -37,12 +47,15 @@ class Datasets:
 
     def __init__(
         self,
+        *,
+        state: State,
         registry: Registry[Dataset],
         store: ObjectStore,
         bus: Bus,
         clock: Clock,
         node_id: str,
     ) -> None:
+        self._state = state
         self._registry = registry
         self._store = store
         self._bus = bus
@@ -70,6 +83,28 @@ class Datasets:
         event = DatasetCreated(dataset=dataset)
         await publish_event(self._bus, self._clock, self._node_id, event)
         return dataset
+
+    async def delete(self, name: str, version: int) -> None:
+        """Forget a version; its bytes go once nothing else names them.
+
+        Raises:
+            NotFoundError: There is no such dataset or version.
+            ConflictError: A job that has not ended is trained on it.
+        """
+        dataset = await self._registry.get(name, version)
+        await self._registry.remove(dataset, self._clock.now(), self._users)
+
+    async def _users(self, dataset: Dataset) -> list[str]:
+        """Jobs that need a version, for people."""
+        records = (await self._state.list(keys.JOBS)).records
+        jobs = [Job.FromString(record.value) for record in records]
+        # A job that names no version takes the newest when it starts.
+        names = (dataset.name, f"{dataset.name}:{dataset.version}")
+        return [
+            f"job {job.id!r}"
+            for job in jobs
+            if job.state not in _ENDED and job.spec.train.dataset in names
+        ]
 
     async def _places(self, split: Split) -> dict[str, Place]:
         size = (await self._store.stat(split.object_id)).size_bytes

@@ -18,7 +18,15 @@ _MAX_CONFIG_BYTES = 256 * 1024
 
 
 class Models:
-    """Publishes models. Arguments are those of `lepton_storage.datasets.Datasets`."""
+    """Publishes models.
+
+    Args:
+        registry: Where they are kept.
+        store: Where their objects are.
+        bus: Told of new ones.
+        clock: Tells when they were made.
+        node_id: Who says so.
+    """
 
     def __init__(
         self,

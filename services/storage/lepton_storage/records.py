@@ -22,7 +22,14 @@ from lepton_runtime.state import State
 __all__ = ["RECOVERED", "Records"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.records")
-RECOVERED = (keys.TENANT_KEYS, keys.QUOTAS, keys.DATASETS, keys.MODELS, keys.ALIASES)
+RECOVERED = (
+    keys.TENANT_KEYS,
+    keys.QUOTAS,
+    keys.DATASETS,
+    keys.MODELS,
+    keys.ALIASES,
+    keys.RETENTION,
+)
 """What every node keeps copies of, beside the manifests of objects that it has chunks of."""
 
 _HASH_BYTES = 32

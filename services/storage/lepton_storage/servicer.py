@@ -18,6 +18,7 @@ from lepton_storage.draining import Draining
 from lepton_storage.models import Models
 from lepton_storage.quotas import Quotas
 from lepton_storage.registry import Registry
+from lepton_storage.retention import Retention
 from lepton_storage.sealing import Sealer
 from lepton_storage.store import ObjectStore
 
@@ -40,6 +41,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         models: Publishes models.
         known_datasets: Finds datasets.
         known_models: Finds models.
+        retention: How many versions of models are kept.
         aliases: Names that move between a model's versions.
         draining: Nodes that are to be emptied.
     """
@@ -57,6 +59,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         known_datasets: Registry[storage_pb2.Dataset],
         known_models: Registry[storage_pb2.Model],
         aliases: Aliases,
+        retention: Retention,
         draining: Draining,
     ) -> None:
         self._store = store
@@ -69,6 +72,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self._known_datasets = known_datasets
         self._known_models = known_models
         self._aliases = aliases
+        self._retention = retention
         self._draining = draining
 
     async def StatObject(
@@ -153,6 +157,14 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         dataset = await self._known_datasets.get(request.name, request.version)
         return storage_pb2.GetDatasetResponse(dataset=dataset)
 
+    async def DeleteDataset(
+        self, request: storage_pb2.DeleteDatasetRequest, context: _Context
+    ) -> storage_pb2.DeleteDatasetResponse:
+        """Forget a version."""
+        _check_version(request.version)
+        await self._datasets.delete(request.name, request.version)
+        return storage_pb2.DeleteDatasetResponse()
+
     async def ListDatasets(
         self, request: storage_pb2.ListDatasetsRequest, context: _Context
     ) -> storage_pb2.ListDatasetsResponse:
@@ -165,7 +177,15 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.PublishModelResponse:
         """Name stored objects as a model."""
         model = await self._models.publish(request.model, principal().tenant)
+        await self._retention.apply(model.name)
         return storage_pb2.PublishModelResponse(model=model)
+
+    async def SetRetention(
+        self, request: storage_pb2.SetRetentionRequest, context: _Context
+    ) -> storage_pb2.SetRetentionResponse:
+        """Keep only the newest versions of a model."""
+        removed = await self._retention.set(request.model, request.newest)
+        return storage_pb2.SetRetentionResponse(removed=removed)
 
     async def GetModel(
         self, request: storage_pb2.GetModelRequest, context: _Context
@@ -178,8 +198,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: storage_pb2.DeleteModelRequest, context: _Context
     ) -> storage_pb2.DeleteModelResponse:
         """Forget a version."""
-        if request.version < 1:
-            raise InvalidArgumentError(f"version is {request.version}", hint="1 or more")
+        _check_version(request.version)
         await self._aliases.remove_version(request.name, request.version)
         return storage_pb2.DeleteModelResponse()
 
@@ -211,3 +230,8 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         known = self._known_models
         models = await (known.list(request.name) if request.name else known.list_all())
         return storage_pb2.ListModelsResponse(models=models)
+
+
+def _check_version(version: int) -> None:
+    if version < 1:
+        raise InvalidArgumentError(f"version is {version}", hint="1 or more")

@@ -79,9 +79,11 @@ class WorkerStorage:
         records = (await self._state.list(prefix)).records
         if not records:
             raise NotFoundError(f"dataset {dataset!r} does not exist")
-        found = storage_pb2.Dataset.FromString(records[-1].value)
-        if found.HasField("deleted_at"):
+        versions = [storage_pb2.Dataset.FromString(record.value) for record in records]
+        left = [version for version in versions if not version.HasField("deleted_at")]
+        if not left:
             raise NotFoundError(f"dataset {dataset!r} was deleted")
+        found = left[-1]
         for candidate in found.splits:
             if candidate.name == split:
                 return candidate
