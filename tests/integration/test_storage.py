@@ -149,6 +149,30 @@ def test_everything_is_checked_and_what_etcd_lost_comes_back(tmp_path: Path) -> 
     asyncio.run(scenario())
 
 
+def test_nodes_may_share_an_object_store(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+
+    async def scenario() -> None:
+        async with running(tmp_path, object_store_url=f"file://{tmp_path}/bucket") as cluster:
+            stored = await (await cluster.client("s1")).put_bytes(CONTENT)
+            assert [list(chunk.nodes) for chunk in stored.chunks] == [["object-store"]] * 3
+            assert len(list((tmp_path / "bucket/chunks").glob("*/*"))) == 3
+            for gone, left in (("s1", "s2"), ("s2", "s3")):
+                await cluster.kill(gone)
+                reader = await cluster.client(left)
+                assert await reader.get_bytes(stored.id) == CONTENT
+                assert (await reader.put_bytes(CONTENT)).id == stored.id
+            stub = StorageServiceStub(await cluster.channel("s3"))
+            request = storage_pb2.CheckStorageRequest()
+            answers = [answer async for answer in stub.CheckStorage(request, timeout=TIMEOUT_S)]
+            told = answers[-1].summary
+            assert (told.findings, told.copies, told.unnamed_copies) == (0, 3, 0)
+            node = (await cluster.nodes())["s3"]
+            assert (node.under_replicated_chunks, node.unreadable_chunks) == (0, 0)
+
+    asyncio.run(scenario())
+
+
 def test_a_tenant_stores_no_more_than_its_quota(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, count=2) as cluster:

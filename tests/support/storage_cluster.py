@@ -104,7 +104,9 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def running(folder: Path, count: int = 3, grace_s: float = 1.0) -> AsyncGenerator[Cluster]:
+async def running(
+    folder: Path, count: int = 3, grace_s: float = 1.0, object_store_url: str = ""
+) -> AsyncGenerator[Cluster]:
     """Nodes s1, s2 … that know each other, and nothing of them left afterwards."""
     make_keys(folder / "keys", time.time())
     etcd, nats = await start_etcd(folder / "etcd"), await start_nats(folder / "nats")
@@ -114,6 +116,7 @@ async def running(folder: Path, count: int = 3, grace_s: float = 1.0) -> AsyncGe
         "LEPTON_KEYS_DIR": str(folder / "keys"),
         "LEPTON_MASTER_KEY": base64.b64encode(os.urandom(32)).decode(),
         "LEPTON_HEAL_GRACE_S": str(grace_s),
+        "LEPTON_OBJECT_STORE_URL": object_store_url,
         "LEPTON_HEAL_INTERVAL_S": "0.2",
         "LEPTON_LEASE_TTL_S": "2",
     }

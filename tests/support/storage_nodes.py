@@ -183,7 +183,7 @@ async def nodes_of(
         name: ObjectStore(
             copies=copies[name],
             manifests=manifests,
-            members=members,
+            addresses=lambda: {name: f"{name}-data" for name in names},
             quotas=quotas,
             clock=clock,
             max_object_bytes=MAX_OBJECT_BYTES,

@@ -21,17 +21,13 @@ from lepton_runtime.server import Servicer
 from lepton_runtime.service import Runtime, run, serving
 from lepton_runtime.state import State
 from lepton_storage.aliases import Aliases
-from lepton_storage.balance import Balancer
 from lepton_storage.checking import Checker
-from lepton_storage.chunks import Chunks
 from lepton_storage.collecting import Collector
-from lepton_storage.copies import Copies
 from lepton_storage.data_api import LIMITS, DataApi
 from lepton_storage.datasets import Datasets
-from lepton_storage.disk import Disk
 from lepton_storage.draining import Draining
 from lepton_storage.forgetting import Forgetter
-from lepton_storage.healing import Healer
+from lepton_storage.keeping import Keeping, Surroundings, in_object_store, on_disks
 from lepton_storage.keyring import Keyring, LocalMaster
 from lepton_storage.maintenance import Maintenance
 from lepton_storage.manifests import Manifests
@@ -43,7 +39,6 @@ from lepton_storage.records import Records
 from lepton_storage.recovery import Recovery
 from lepton_storage.registry import Registry
 from lepton_storage.retention import Retention
-from lepton_storage.scrubbing import Scrubber
 from lepton_storage.sealing import Plain, Sealer
 from lepton_storage.servicer import StorageServicer
 from lepton_storage.settings import StorageSettings
@@ -58,48 +53,44 @@ _Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
-class _Memory:
-    """What is known of objects, and what of it this node's disk remembers."""
-
-    manifests: Manifests
-    records: Records
-    recovery: Recovery
-
-
-@dataclass(frozen=True)
 class _Parts:
     """What a storage node is made of."""
 
-    chunks: Chunks
+    keeping: Keeping
     members: Members
     channels: Channels
-    healer: Healer
     following: Sequence[_Task]
-    chores: Sequence[_Task]
+    background: Sequence[_Task]
     servicer: Servicer
     api: DataApi
 
 
 async def main(settings: StorageSettings, runtime: Runtime) -> None:
     """Keep chunks until told to stop."""
-    memory = _memory(settings, runtime)
-    # Before all else: tenants' keys are among what may have to be recovered.
-    await memory.recovery.ensure()
-    sealer = await _sealer(settings, runtime.state)
-    parts = _build(settings, runtime, memory, sealer)
-    try:
-        await _serve(runtime, parts)
-    finally:
-        await parts.channels.close()
-
-
-def _memory(settings: StorageSettings, runtime: Runtime) -> _Memory:
     folder, state = settings.data_dir, runtime.state
     manifests = Manifests(state)
     records = Records(
-        folder / "records", settings.node_id, state, runtime.clock, settings.garbage_age_s
+        folder / "records", settings.holder, state, runtime.clock, settings.garbage_age_s
     )
-    return _Memory(manifests, records, Recovery(state, manifests, records, folder / "memory"))
+    recovery = Recovery(state, manifests, records, folder / "memory")
+    # Before all else: tenants' keys are among what may have to be recovered.
+    await recovery.ensure()
+    members = Members(state, runtime.clock, settings.lease_ttl_s)
+    channels = _channels(settings)
+    around = Surroundings(
+        settings=settings,
+        clock=runtime.clock,
+        sealer=await _sealer(settings, state),
+        members=members,
+        peers=channels,
+        manifests=manifests,
+        records=records,
+    )
+    parts = _build(runtime, around, recovery, channels)
+    try:
+        await _serve(runtime, parts)
+    finally:
+        await channels.close()
 
 
 async def _sealer(settings: StorageSettings, state: State) -> Sealer:
@@ -115,71 +106,41 @@ async def _sealer(settings: StorageSettings, state: State) -> Sealer:
     return Plain()
 
 
-def _build(settings: StorageSettings, runtime: Runtime, memory: _Memory, sealer: Sealer) -> _Parts:
-    node_id, clock, state = settings.node_id, runtime.clock, runtime.state
-    chunks = Chunks(Disk(settings.data_dir, settings.reserve_bytes), sealer)
-    members = Members(state, clock, settings.lease_ttl_s)
-    quotas, manifests = Quotas(state), memory.manifests
-    channels = _channels(settings)
-    copies = Copies(node_id, chunks, members, channels)
-    healer = Healer(
-        node_id=node_id,
-        chunks=chunks,
-        copies=copies,
-        manifests=manifests,
-        members=members,
-        clock=clock,
-        grace_s=settings.heal_grace_s,
-    )
+def _build(
+    runtime: Runtime, around: Surroundings, recovery: Recovery, channels: Channels
+) -> _Parts:
+    settings, clock, state = around.settings, runtime.clock, runtime.state
+    keeping = (in_object_store if settings.object_store_url else on_disks)(around)
+    quotas, chunks = Quotas(state), keeping.chunks
     chores = [
-        memory.records,
+        around.records,
         quotas,
-        Forgetter(state, manifests, clock, settings.unnamed_age_s),
-        Collector(node_id, chunks, clock, settings.garbage_age_s),
-        healer,
-        Balancer(node_id, copies, manifests, members),
+        Forgetter(state, around.manifests, clock, settings.unnamed_age_s),
+        Collector(settings.holder, chunks, clock, settings.garbage_age_s),
+        *keeping.chores,
     ]
+    maintenance = Maintenance(
+        recovery=recovery,
+        manifests=around.manifests,
+        chores=chores,
+        clock=clock,
+        interval_s=settings.heal_interval_s,
+    )
     store = ObjectStore(
-        copies=copies,
-        manifests=manifests,
-        members=members,
+        copies=keeping.copies,
+        manifests=around.manifests,
+        addresses=lambda: {name: node.data_address for name, node in keeping.holders().items()},
         quotas=quotas,
         clock=clock,
         max_object_bytes=settings.max_object_bytes,
     )
-    checker = Checker(
-        node_id=node_id,
-        state=state,
-        chunks=chunks,
-        manifests=manifests,
-        members=members,
-        peers=channels,
-    )
     return _Parts(
-        chunks=chunks,
-        members=members,
+        keeping=keeping,
+        members=around.members,
         channels=channels,
-        healer=healer,
-        following=[members.follow, sealer.follow, quotas.follow],
-        chores=[
-            Maintenance(
-                recovery=memory.recovery,
-                manifests=manifests,
-                chores=chores,
-                clock=clock,
-                interval_s=settings.heal_interval_s,
-            ).run,
-            Scrubber(
-                chunks,
-                memory.records,
-                clock,
-                bytes_per_s=settings.scrub_bytes_per_s,
-                interval_s=settings.scrub_interval_s,
-            ).run,
-        ],
-        servicer=_servicer(
-            runtime, store=store, chunks=chunks, sealer=sealer, quotas=quotas, checker=checker
-        ),
+        following=[around.members.follow, around.sealer.follow, quotas.follow],
+        background=[maintenance.run, *keeping.background],
+        servicer=_servicer(runtime, around, keeping, store, quotas),
         api=DataApi(store, chunks, runtime.verifier),
     )
 
@@ -195,21 +156,27 @@ def _channels(settings: StorageSettings) -> Channels:
 
 def _servicer(
     runtime: Runtime,
-    *,
+    around: Surroundings,
+    keeping: Keeping,
     store: ObjectStore,
-    chunks: Chunks,
-    sealer: Sealer,
     quotas: Quotas,
-    checker: Checker,
 ) -> Servicer:
+    checker = Checker(
+        node_id=around.settings.holder,
+        state=runtime.state,
+        chunks=keeping.chunks,
+        manifests=around.manifests,
+        holders=keeping.holders,
+        peers=around.peers,
+    )
     datasets = Registry(runtime.state, storage_pb2.Dataset, keys.DATASETS, keys.dataset)
     models = Registry(runtime.state, storage_pb2.Model, keys.MODELS, keys.model)
     voice = (runtime.bus, runtime.clock, runtime.settings.node_id)
     aliases = Aliases(runtime.state, models, *voice)
     servicer = StorageServicer(
         store=store,
-        chunks=chunks,
-        sealer=sealer,
+        chunks=keeping.chunks,
+        sealer=around.sealer,
         quotas=quotas,
         checker=checker,
         datasets=Datasets(
@@ -236,7 +203,7 @@ def _servicer(
 
 async def _serve(runtime: Runtime, parts: _Parts) -> None:
     async with asyncio.TaskGroup() as tasks:
-        background = [tasks.create_task(follow()) for follow in parts.following]
+        running = [tasks.create_task(follow()) for follow in parts.following]
         # Before that, an upload would be acknowledged with the copies of a cluster of none.
         await parts.members.known()
         async with (
@@ -248,10 +215,10 @@ async def _serve(runtime: Runtime, parts: _Parts) -> None:
                 node_pb2.Node(data_address=data_address),
             ) as membership,
         ):
-            background.append(tasks.create_task(_tell(runtime, parts, membership)))
-            background += [tasks.create_task(chore()) for chore in parts.chores]
+            running.append(tasks.create_task(_tell(runtime, parts, membership)))
+            running += [tasks.create_task(work()) for work in parts.background]
             await runtime.stopping.wait()
-        for task in background:
+        for task in running:
             task.cancel()
 
 
@@ -274,10 +241,11 @@ async def _tell(runtime: Runtime, parts: _Parts, membership: Membership) -> None
     """Keep this node's record true: free space, which placement goes by, and what lacks copies."""
     while True:
         node = membership.node
-        node.disk_capacity_bytes, node.disk_free_bytes = await parts.chunks.usage()
-        node.under_replicated_chunks = parts.healer.health.under_replicated
-        node.unreadable_chunks = parts.healer.health.unreadable
-        node.chunks = parts.healer.health.here
+        node.disk_capacity_bytes, node.disk_free_bytes = await parts.keeping.chunks.usage()
+        health = parts.keeping.health()
+        node.under_replicated_chunks = health.under_replicated
+        node.unreadable_chunks = health.unreadable
+        node.chunks = health.here
         known = parts.members.nodes.get(node.id)
         node.draining = known is not None and known.draining
         try:

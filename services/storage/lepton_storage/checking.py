@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -20,7 +28,6 @@ from lepton_ai.proto.v1.storage_pb2 import (
 from lepton_runtime.state import State
 from lepton_storage.chunks import Chunks
 from lepton_storage.manifests import Manifests
-from lepton_storage.members import Members
 from lepton_storage.peers import Peers
 from lepton_storage.placement import StorageNode, default_replication
 from lepton_storage.references import references
@@ -104,7 +111,7 @@ class Checker:
         state: Has what names objects.
         chunks: Chunks of this node.
         manifests: All objects.
-        members: Nodes that live.
+        holders: Living nodes that have chunks, by id.
         peers: Tells what other nodes have.
     """
 
@@ -115,14 +122,14 @@ class Checker:
         state: State,
         chunks: Chunks,
         manifests: Manifests,
-        members: Members,
+        holders: Callable[[], Mapping[str, StorageNode]],
         peers: Peers,
     ) -> None:
         self._node_id = node_id
         self._state = state
         self._chunks = chunks
         self._manifests = manifests
-        self._members = members
+        self._holders = holders
         self._peers = peers
 
     async def check(self) -> AsyncIterator[CheckStorageResponse]:
@@ -132,8 +139,9 @@ class Checker:
             UnavailableError: A node that lives did not answer.
         """
         manifests = await self._manifests.list()
-        held = {name: Held() for name in self._members.nodes}
-        gathering = asyncio.create_task(self._gather(held))
+        nodes = self._holders()
+        held = {name: Held() for name in nodes}
+        gathering = asyncio.create_task(self._gather(nodes, held))
         try:
             while not (await asyncio.wait([gathering], timeout=_TELL_S))[0]:
                 so_far = sum(len(each.good) + len(each.bad) for each in held.values())
@@ -149,12 +157,11 @@ class Checker:
                 yield CheckStorageResponse(finding=finding)
         yield CheckStorageResponse(summary=told)
 
-    async def _gather(self, held: Mapping[str, Held]) -> None:
+    async def _gather(self, nodes: Mapping[str, StorageNode], held: Mapping[str, Held]) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                for name, node in self._members.nodes.items():
-                    if name in held:
-                        tasks.create_task(self._gather_one(node, held[name]))
+                for name, node in nodes.items():
+                    tasks.create_task(self._gather_one(node, held[name]))
         except* LeptonError as errors:
             raise errors.exceptions[0] from None
 

@@ -19,7 +19,7 @@ from lepton_ai.proto.v1.storage_pb2 import Chunk
 from lepton_storage.chunks import Chunks
 from lepton_storage.members import Members
 from lepton_storage.peers import Peers
-from lepton_storage.placement import StorageNode, ranked, targets
+from lepton_storage.placement import StorageNode, default_replication, ranked, targets
 
 __all__ = ["Copies"]
 
@@ -41,6 +41,25 @@ class Copies:
         self._chunks = chunks
         self._members = members
         self._peers = peers
+
+    async def count(self, asked: int) -> int:
+        """How many copies an acknowledgement takes: a default yields to a small cluster.
+
+        Args:
+            asked: Copies wanted; 0 for the default.
+
+        Raises:
+            UnavailableError: More are asked for than nodes take chunks.
+        """
+        if self._members.taking < (asked or default_replication(2)):
+            await self._members.refresh()
+        taking = self._members.taking
+        if asked > taking:
+            raise UnavailableError(
+                f"{asked} copies are wanted and {taking} storage nodes could take one",
+                hint="ask for fewer copies or add storage nodes",
+            )
+        return asked or max(min(default_replication(taking), taking), 1)
 
     async def make(
         self, chunk: Chunk, data: bytes | memoryview, tenant: str, count: int

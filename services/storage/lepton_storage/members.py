@@ -42,6 +42,11 @@ class Members:
         }
 
     @property
+    def taking(self) -> int:
+        """How many take chunks: those that live and are not to be emptied."""
+        return len(self._nodes.keys() - self._draining)
+
+    @property
     def left_at(self) -> Mapping[str, float]:
         """When nodes that were seen to go were last heard of, by the monotonic clock."""
         return self._left_at

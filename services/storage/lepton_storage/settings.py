@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from lepton_runtime.settings import RuntimeSettings
+from lepton_storage.shared import HOLDER
 
 __all__ = ["StorageSettings"]
 
@@ -25,6 +26,11 @@ class StorageSettings(RuntimeSettings):
         None, description="32 bytes in base64: encrypts chunks. Older ones may follow the newest."
     )
     master_key_file: Path | None = Field(None, description="A file that holds the same.")
+    object_store_url: str = Field(
+        "",
+        description="Keep chunks in this object store (s3://bucket/folder, gs://…, az://…) "
+        "and not on disk; the same on every storage node.",
+    )
     heal_grace_s: float = Field(
         30.0, ge=0, description="How long a node may be gone before its chunks are copied again."
     )
@@ -43,6 +49,11 @@ class StorageSettings(RuntimeSettings):
     scrub_interval_s: float = Field(
         24 * 3600.0, gt=0, description="Pause between two readings of all copies."
     )
+
+    @property
+    def holder(self) -> str:
+        """What manifests say has the chunks that this node writes."""
+        return HOLDER if self.object_store_url else self.node_id
 
     @property
     def master_keys(self) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lepton_ai.chunking import CHUNK_BYTES, check_object_id, digest, object_id, slices
-from lepton_ai.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from lepton_ai.errors import InvalidArgumentError, ResourceExhaustedError
 from lepton_ai.proto.v1.storage_pb2 import (
     Chunk,
     CommitObjectRequest,
@@ -19,9 +19,8 @@ from lepton_runtime.clock import Clock
 from lepton_runtime.state import Condition, Operation
 from lepton_storage.copies import Copies
 from lepton_storage.manifests import Manifests
-from lepton_storage.members import Members
-from lepton_storage.placement import default_replication
 from lepton_storage.quotas import Quotas
+from lepton_storage.shared import SharedCopies
 
 __all__ = ["MAX_REPLICATION", "ObjectStore"]
 
@@ -35,7 +34,7 @@ class ObjectStore:
     Args:
         copies: Chunks here and on other nodes.
         manifests: What is visible.
-        members: Nodes that live.
+        addresses: Where the data planes of nodes that have chunks are, by node.
         quotas: How much tenants may store.
         clock: Tells when an object was made.
         max_object_bytes: Larger objects are refused.
@@ -44,16 +43,16 @@ class ObjectStore:
     def __init__(
         self,
         *,
-        copies: Copies,
+        copies: Copies | SharedCopies,
         manifests: Manifests,
-        members: Members,
+        addresses: Callable[[], Mapping[str, str]],
         quotas: Quotas,
         clock: Clock,
         max_object_bytes: int,
     ) -> None:
         self._copies = copies
         self._manifests = manifests
-        self._members = members
+        self._addresses = addresses
         self._quotas = quotas
         self._clock = clock
         self._max_object_bytes = max_object_bytes
@@ -75,7 +74,7 @@ class ObjectStore:
                 chunk=chunk_hash.hex(),
             )
         chunk = Chunk(hash=chunk_hash, size_bytes=len(data))
-        count = await self._copies_now(replication)
+        count = await self._copies.count(replication)
         chunk.nodes.extend(await self._copies.make(chunk, data, tenant, count))
         return chunk
 
@@ -90,7 +89,7 @@ class ObjectStore:
         manifest = self._announced(request)
         manifest.tenant = tenant
         self._quotas.check(tenant, manifest.size_bytes)
-        count = await self._copies_now(request.replication)
+        count = await self._copies.count(request.replication)
         if request.content:
             [chunk] = manifest.chunks
             kept = await self.keep(chunk.hash, request.content, tenant, request.replication)
@@ -104,8 +103,7 @@ class ObjectStore:
 
     async def places(self, wanted: str) -> ObjectPlaces:
         """Where an object's chunks can be had; raises as `Manifests.get`."""
-        addresses = {node.id: node.data_address for node in self._members.nodes.values()}
-        return ObjectPlaces(object=await self.stat(wanted), addresses=addresses)
+        return ObjectPlaces(object=await self.stat(wanted), addresses=self._addresses())
 
     async def stat(self, wanted: str) -> Object:
         """The manifest of an object; raises as `Manifests.get`."""
@@ -178,21 +176,6 @@ class ObjectStore:
                 have[chunk.hash] = nodes
             chunk.nodes[:] = nodes
         return list(missing.values())
-
-    async def _copies_now(self, asked: int) -> int:
-        """How many copies an acknowledgement takes: a default yields to a small cluster."""
-        if self._taking() < (asked or default_replication(2)):
-            await self._members.refresh()
-        living = self._taking()
-        if asked > living:
-            raise UnavailableError(
-                f"{asked} copies are wanted and {living} storage nodes could take one",
-                hint="ask for fewer copies or add storage nodes",
-            )
-        return asked or max(min(default_replication(living), living), 1)
-
-    def _taking(self) -> int:
-        return sum(not node.draining for node in self._members.nodes.values())
 
 
 def _of_content(content: bytes) -> list[Chunk]:

@@ -21,7 +21,7 @@ async def check(nodes: Nodes) -> tuple[list[Finding], CheckSummary]:
         state=nodes.state,
         chunks=nodes.chunks["a"],
         manifests=Manifests(nodes.state),
-        members=nodes.members,
+        holders=lambda: nodes.members.nodes,
         peers=nodes.peers,
     )
     answers = [answer async for answer in checker.check()]
