@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lepton_ai.cli import local
+from lepton_ai.cli.datasets import datasets_app
 from lepton_ai.cli.models import models_app
 from lepton_ai.cli.output import age_text, print_json, print_table, to_form
 from lepton_ai.cli.storage import storage_app
@@ -31,6 +32,7 @@ app = typer.Typer(
 job_app = typer.Typer(help="Look at one job, or stop it.", no_args_is_help=True)
 keys_app = typer.Typer(help="Make and revoke keys.", no_args_is_help=True)
 app.add_typer(job_app, name="job")
+app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 app.add_typer(storage_app, name="storage")
@@ -174,27 +176,6 @@ def logs(
     with Cluster() as cluster:
         for line in cluster.logs(job_id, follow=follow):
             print(f"[{line.rank}] {line.text}", flush=True)
-
-
-@app.command()
-def datasets(as_json: Json = False) -> None:
-    """List stored datasets."""
-    with Cluster() as cluster:
-        found = cluster.datasets()
-    if as_json:
-        return print_json(found)
-    print_table(
-        ("DATASET", "VERSION", "ROWS", "AGE"),
-        [
-            (
-                dataset.name,
-                dataset.version,
-                ", ".join(f"{split.name} {split.rows:,}" for split in dataset.splits),
-                age_text(dataset.created_at),
-            )
-            for dataset in found
-        ],
-    )
 
 
 @app.command()

@@ -97,6 +97,33 @@ class AsyncCluster:
         self._data.close()
         await self._channel.close()
 
+    async def upload_files(
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        label: str = "",
+        image_size: tuple[int, int] | None = None,
+    ) -> storage_pb2.Dataset:
+        """Store files as the next version of a dataset: a table, arrays, images, an archive.
+
+        Args:
+            name: Of the dataset.
+            path: What to store; `lepton_ai.datasets.splits_from` tells which files can be.
+            label: The column of a table to predict.
+            image_size: Height and width to scale images to, in pixels.
+
+        Raises:
+            NotFoundError: There is no such file or column.
+            DataError: It cannot be a dataset; says why. Nothing is stored.
+            InvalidArgumentError: A name is outside the pattern.
+        """
+        from lepton_ai.datasets.files import splits_from
+
+        check_name("dataset", name)
+        splits = await asyncio.to_thread(splits_from, path, label=label, image_size=image_size)
+        return await self.upload(name, splits)
+
     async def upload(self, name: str, splits: Splits) -> storage_pb2.Dataset:
         """Store arrays as the next version of a dataset, with a progress bar.
 
@@ -517,7 +544,7 @@ class AsyncCluster:
         columns = {key: columns_of(key, pair) for key, pair in splits.items()}
         name = await asyncio.to_thread(content_name, columns)
         try:
-            await self._dataset(name)
+            await self.dataset(name)
         except NotFoundError:
             await self.upload(name, columns)
         return name, "validation" if "validation" in splits else ""
@@ -529,9 +556,14 @@ class AsyncCluster:
             raise NotFoundError(f"model {model!r} has no alias {alias!r}", hint=f"it has: {known}")
         return found[alias]
 
-    async def _dataset(self, name: str) -> storage_pb2.Dataset:
+    async def dataset(self, name: str, version: int = 0) -> storage_pb2.Dataset:
+        """A dataset's version, or the newest for 0.
+
+        Raises:
+            NotFoundError: There is no such dataset or version.
+        """
         async with translated_errors():
-            request = storage_pb2.GetDatasetRequest(name=name)
+            request = storage_pb2.GetDatasetRequest(name=name, version=version)
             return (await self._storage.GetDataset(request, timeout=_CALL_S)).dataset
 
     async def _workers(self) -> list[node_pb2.Node]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from numpy.typing import NDArray
@@ -157,6 +158,23 @@ class Cluster:
         """Close the connections."""
         self._loop.run(self._inner.close())
         self._loop.close()
+
+    def upload_files(
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        label: str = "",
+        image_size: tuple[int, int] | None = None,
+    ) -> storage_pb2.Dataset:
+        """Store files as the next version of a dataset: a table, arrays, images, an archive."""
+        return self._loop.run(
+            self._inner.upload_files(name, path, label=label, image_size=image_size)
+        )
+
+    def dataset(self, name: str, version: int = 0) -> storage_pb2.Dataset:
+        """A dataset's version, or the newest for 0."""
+        return self._loop.run(self._inner.dataset(name, version))
 
     def upload(self, name: str, splits: Splits) -> storage_pb2.Dataset:
         """Store arrays as the next version of a dataset."""

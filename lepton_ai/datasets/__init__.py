@@ -4,6 +4,7 @@ Public ones are looked for in the folder that the environment variable ``LEPTON_
 then in ``~/.cache/lepton/datasets``, and are else downloaded there and checked.
 """
 
+from lepton_ai.datasets.files import splits_from
 from lepton_ai.datasets.loaders import (
     HOUSING_FEATURES,
     load_digits,
@@ -25,4 +26,5 @@ __all__ = [
     "read_images",
     "read_numpy",
     "read_parquet",
+    "splits_from",
 ]

@@ -6,6 +6,7 @@ import json
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from lepton_ai import Sequential
 from lepton_ai.cli.commands import app
 from lepton_ai.datasets import load_digits
 from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
+from lepton_ai.proto.v1 import job_pb2
 
 from .conftest import until
 
@@ -110,3 +112,25 @@ def test_what_is_in_use_is_not_deleted(cluster, command):
     with pytest.raises(InvalidArgumentError):
         cluster.client.model("kept:one")
     assert cluster.client.publish(fitted(1), "kept").version == 2
+
+
+def test_files_become_datasets_that_are_trained_on(cluster, command, tmp_path):
+    inputs, labels = load_digits("train")
+    table = pd.DataFrame(inputs.reshape(len(inputs), -1)[:300])
+    table.columns = [f"p{number}" for number in range(table.shape[1])]
+    table["digit"] = [f"digit {label}" for label in labels[:300]]
+    table.to_csv(tmp_path / "digits.csv", index=False)
+    path = str(tmp_path / "digits.csv")
+    printed = command("datasets", "upload", "from-csv", path, "--label", "digit")
+    assert "from-csv:1" in printed
+    shown = json.loads(command("datasets", "show", "from-csv:1", "--json"))
+    [split] = shown["splits"]
+    assert {column["name"] for column in split["columns"]} == {"x", "y", "label"}
+    assert int(split["rows"]) == 300
+    model = Sequential((table.shape[1] - 1,), [("dense", {"units": 10, "activation": "softmax"})])
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    job = cluster.client.submit(model, "from-csv", epochs=1)
+    assert cluster.client.wait(job).state == job_pb2.JOB_STATE_SUCCEEDED
+    command("datasets", "delete", "from-csv:1")
+    with pytest.raises(NotFoundError):
+        cluster.client.dataset("from-csv")

@@ -1,0 +1,145 @@
+"""Datasets from files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lepton_ai.datasets import splits_from
+from lepton_ai.errors import DataError, NotFoundError
+from lepton_ai.splits import arrays_to_split
+
+TABLE = pd.DataFrame({"area": [50, 60, 70], "rooms": [1.5, 2.0, 3.0], "price": [150, 190, 230]})
+
+
+def images(folder: Path, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Path:
+    for label, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new(mode, size, 100 * label if mode == "L" else (100 * label, 0, 0)).save(
+                folder / name / f"{number}.png"
+            )
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_with_a_label(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"houses.{kind}"
+    if kind == "csv":
+        TABLE.to_csv(path, index=False)
+    else:
+        TABLE.to_parquet(path)
+    columns = splits_from(path, label="price")["train"]
+    assert columns["x"].dtype == np.float32
+    np.testing.assert_array_equal(columns["x"], [[50, 1.5], [60, 2.0], [70, 3.0]])
+    np.testing.assert_array_equal(columns["y"], [150, 190, 230])
+    assert columns["y"].dtype == np.int64
+
+
+def test_a_table_without_a_label_keeps_its_columns(tmp_path: Path) -> None:
+    pd.DataFrame({"n": [1, 2], "text": ["a", "ü"]}).to_csv(tmp_path / "t.csv", index=False)
+    columns = splits_from(tmp_path / "t.csv")["train"]
+    assert columns["n"].tolist() == [1, 2]
+    assert columns["text"].tolist() == ["a", "ü"]
+    arrays_to_split("train", columns)
+
+
+def test_labels_that_are_texts_become_numbers_and_stay(tmp_path: Path) -> None:
+    pd.DataFrame({"sms": ["hi", "win", "yo"], "kind": ["ham", "spam", "ham"]}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    columns = splits_from(tmp_path / "t.csv", label="kind")["train"]
+    assert columns["x"].tolist() == ["hi", "win", "yo"]
+    assert columns["y"].tolist() == [0, 1, 0]
+    assert columns["label"].tolist() == ["ham", "spam", "ham"]
+
+
+@pytest.mark.parametrize(
+    ("content", "label", "error", "text"),
+    [
+        ("a,b\n1,2\n", "c", NotFoundError, "no column 'c'"),
+        ("a,b\n1,\n", "", DataError, "empty cells"),
+        ("a,b,c\n1,x,2\n", "c", DataError, "column 'b' has texts"),
+        ("a\n1\n", "a", DataError, "no column but the label"),
+        ("a,b\n", "", DataError, "no rows"),
+        ("", "", DataError, "not a table"),
+    ],
+)
+def test_a_table_that_cannot_be_a_dataset_is_said(
+    tmp_path: Path, content: str, label: str, error: type[Exception], text: str
+) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(error, match=text):
+        splits_from(tmp_path / "t.csv", label=label)
+
+
+def test_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(6).reshape(3, 2))
+    assert splits_from(tmp_path / "a.npy")["train"]["x"].shape == (3, 2)
+    np.savez(tmp_path / "a.npz", x=np.zeros(2), y=np.ones(2))
+    assert set(splits_from(tmp_path / "a.npz")["train"]) == {"x", "y"}
+    np.save(tmp_path / "bad.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(DataError, match="plain arrays"):
+        splits_from(tmp_path / "bad.npy")
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+def test_a_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
+    columns = splits_from(images(tmp_path / "pets", mode=mode))["train"]
+    assert columns["x"].shape == (6, 4, 6, channels)
+    assert columns["x"][3:, ..., 0].tolist() == np.full((3, 4, 6), 100).tolist()
+    assert columns["y"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert columns["label"].tolist() == ["cat"] * 3 + ["dog"] * 3
+    scaled = splits_from(tmp_path / "pets", image_size=(2, 2))["train"]
+    assert scaled["x"].shape == (6, 2, 2, channels)
+
+
+def test_images_that_differ_are_said(tmp_path: Path) -> None:
+    folder = images(tmp_path / "pets")
+    Image.new("RGB", (9, 9)).save(folder / "dog/9.png")
+    with pytest.raises(DataError, match=r"9\.png is 9x9 and others are 4x6"):
+        splits_from(folder)
+    (folder / "dog/9.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="cannot be read"):
+        splits_from(folder)
+
+
+def test_a_folder_of_splits(tmp_path: Path) -> None:
+    images(tmp_path / "pets/train")
+    images(tmp_path / "pets/test")
+    assert set(splits_from(tmp_path / "pets")) == {"train", "test"}
+    (tmp_path / "tables").mkdir()
+    for name in ("train", "validation"):
+        TABLE.to_csv(tmp_path / f"tables/{name}.csv", index=False)
+    splits = splits_from(tmp_path / "tables", label="price")
+    assert {name: len(columns["y"]) for name, columns in splits.items()} == {
+        "train": 3,
+        "validation": 3,
+    }
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_of_any_of_them(tmp_path: Path, kind: str) -> None:
+    images(tmp_path / "data/pets")
+    packed = shutil.make_archive(str(tmp_path / "pets"), kind, tmp_path / "data")
+    assert len(splits_from(packed)["train"]["y"]) == 6
+    TABLE.to_csv(tmp_path / "houses.csv", index=False)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "houses.csv").rename(tmp_path / "one/houses.csv")
+    packed = shutil.make_archive(str(tmp_path / "houses"), kind, tmp_path / "one")
+    assert splits_from(packed, label="price")["train"]["x"].shape == (3, 2)
+
+
+def test_what_cannot_be_a_dataset_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        splits_from(tmp_path / "none")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DataError, match="cannot be a dataset"):
+        splits_from(tmp_path / "a.txt")
+    with pytest.raises(DataError, match="no images"):
+        splits_from(tmp_path)
