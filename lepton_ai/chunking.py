@@ -10,13 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from blake3 import blake3
 
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1.storage_pb2 import Chunk
 
-__all__ = ["CHUNK_BYTES", "Slice", "check_object_id", "digest", "object_id", "slices", "spans"]
+__all__ = [
+    "CHUNK_BYTES",
+    "Slice",
+    "check_object_id",
+    "digest",
+    "id_of_file",
+    "object_id",
+    "slices",
+    "spans",
+]
 
 CHUNK_BYTES = 4 * 1024 * 1024
 _CONTEXT = "lepton-ai object id, version 1"
@@ -55,6 +65,13 @@ def object_id(chunks: Iterable[Chunk]) -> str:
         size += chunk.size_bytes
     hasher.update(size.to_bytes(8, "little"))
     return f"b3-{hasher.hexdigest()}"
+
+
+def id_of_file(path: Path) -> str:
+    """The id of the object that a file's content is."""
+    with path.open("rb") as file:
+        parts = iter(lambda: file.read(CHUNK_BYTES), b"")
+        return object_id(Chunk(hash=digest(part), size_bytes=len(part)) for part in parts)
 
 
 def check_object_id(text: str) -> str:

@@ -27,7 +27,7 @@ async def main(settings: WorkerSettings, runtime: Runtime) -> None:
     """Run what is placed here until told to stop."""
     inference = InferenceServer(settings.listen, settings.inference_threads)
     statuses = StatusWriter(runtime.state, settings.node_id)
-    storage = WorkerStorage(runtime.state, settings)
+    storage = WorkerStorage(runtime.state, settings, runtime.clock)
     folder = settings.data_dir / "runs"
     runners = Runners(
         runtime.state, runtime.bus, statuses, storage, inference, folder, settings.listen

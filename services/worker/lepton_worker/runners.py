@@ -218,22 +218,24 @@ class Runners:
         status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
         await self._statuses.write(task, status)
 
+    async def _split(self, spec: job_pb2.TrainSpec, split: str) -> str:
+        """The file of a split, or nothing for none."""
+        if not split:
+            return ""
+        return await self._local((await self._storage.split(spec.dataset, split)).object_id)
+
+    async def _local(self, object_id: str) -> str:
+        """The file of an object, or nothing for none."""
+        return str(await self._storage.fetch(object_id)) if object_id else ""
+
     async def _work(self, task: task_pb2.Task) -> dict[str, Any]:
         trainer, spec = task.trainer, task.trainer.spec
-        training = await self._storage.split(spec.dataset, spec.split or "train")
-        validation = weights = ""
-        if spec.validation_split:
-            split = await self._storage.split(spec.dataset, spec.validation_split)
-            validation = str(await self._storage.fetch(split.object_id))
-        if spec.initial_weights_object:
-            weights = str(await self._storage.fetch(spec.initial_weights_object))
-        checkpoint = await self._checkpoints.newest(trainer.job_id)
         return {
             "config": spec.model_config,
-            "training": str(await self._storage.fetch(training.object_id)),
-            "validation": validation,
-            "weights": weights,
-            "checkpoint": str(checkpoint or ""),
+            "training": await self._split(spec, spec.split or "train"),
+            "validation": await self._split(spec, spec.validation_split),
+            "weights": await self._local(spec.initial_weights_object),
+            "checkpoint": str(await self._checkpoints.newest(trainer.job_id) or ""),
             "checkpoint_interval_s": spec.checkpoint_interval_s or _CHECKPOINT_INTERVAL_S,
             "folder": str(self._folder / f"{task.id}-{task.attempt}"),
             "bind": self._listen.bind,

@@ -29,6 +29,11 @@ class WorkerSettings(RuntimeSettings):
         gt=0,
         description="Processor cores that it offers.",
     )
+    cache_bytes: int = Field(
+        20 * 1024**3,
+        ge=0,
+        description="Disk space for copies of datasets, models and checkpoints; the least used go.",
+    )
     inference_threads: int = Field(1, ge=1, description="Threads of the inference server.")
 
     @property

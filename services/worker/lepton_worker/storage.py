@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,8 +17,10 @@ from lepton_ai.proto.v1 import node_pb2, storage_pb2
 from lepton_ai.proto.v1.storage_pb2_grpc import StorageServiceStub
 from lepton_ai.rpc import open_channel, translated_errors
 from lepton_runtime import keys
-from lepton_runtime.settings import RuntimeSettings
+from lepton_runtime.clock import Clock
 from lepton_runtime.state import State
+from lepton_worker.cache import ObjectCache
+from lepton_worker.settings import WorkerSettings
 
 __all__ = ["WorkerStorage"]
 
@@ -28,26 +31,25 @@ _TRIES = 3
 class WorkerStorage:
     """Objects, datasets and models, through whichever storage node answers."""
 
-    def __init__(self, state: State, settings: RuntimeSettings) -> None:
+    def __init__(self, state: State, settings: WorkerSettings, clock: Clock) -> None:
         self._state = state
         self._settings = settings
         self._tls = settings.tls.client_context() if settings.tls else None
-        self._cache = settings.data_dir / "objects"
-        self._cache.mkdir(parents=True, exist_ok=True)
+        self._cache = ObjectCache(settings.data_dir / "objects", settings.cache_bytes, clock)
 
     async def fetch(self, object_id: str) -> Path:
         """The local file of an object, fetched when it is not here yet."""
-        path = self._cache / object_id
+        return await self._cache.get(object_id, partial(self._download, object_id))
+
+    async def _download(self, object_id: str, path: Path) -> None:
         for left in reversed(range(_TRIES)):
-            if path.exists():
-                break
             try:
                 async with self._objects() as objects:
                     await objects.get_to_file(object_id, path)
+                return
             except UnavailableError:
                 if not left:
                     raise
-        return path
 
     async def store(self, path: Path) -> str:
         """Store a file; returns its object's id."""
