@@ -17,10 +17,10 @@ from lepton_ai.learn.callbacks import Callback, Run
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.learn.files import ModelFile, read_model
 from lepton_ai.learn.history import History
-from lepton_ai.learn.memory import keep_freed_memory
 from lepton_ai.learn.network import Network
 from lepton_ai.learn.progress import announce, epoch_progress
 from lepton_ai.learn.trainer import Meter, Trainer, forward_loss, objective_of
+from lepton_ai.malloc import keep_freed_memory
 
 __all__ = ["Samples", "begin", "evaluate", "fit", "predict", "read_checkpoint", "resume"]
 

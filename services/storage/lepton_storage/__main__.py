@@ -12,9 +12,11 @@ from typing import Any
 import structlog
 
 from lepton_ai.errors import ConflictError, LeptonError
+from lepton_ai.malloc import keep_freed_memory, use_one_heap
 from lepton_ai.proto.v1 import node_pb2, storage_pb2, storage_pb2_grpc
 from lepton_ai.rpc import open_channel
 from lepton_runtime import keys
+from lepton_runtime.garbage import collect_garbage
 from lepton_runtime.http import HttpServer
 from lepton_runtime.membership import Membership
 from lepton_runtime.server import Servicer
@@ -46,6 +48,7 @@ from lepton_storage.store import ObjectStore
 
 _TELL_INTERVAL_S = 5.0
 _DRAIN_S = 3.0
+_KEPT_BYTES = 64 << 20
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage")
 
 
@@ -215,6 +218,7 @@ async def _serve(runtime: Runtime, parts: _Parts) -> None:
                 node_pb2.Node(data_address=data_address),
             ) as membership,
         ):
+            running.append(tasks.create_task(collect_garbage()))
             running.append(tasks.create_task(_tell(runtime, parts, membership)))
             running += [tasks.create_task(work()) for work in parts.background]
             await runtime.stopping.wait()
@@ -256,4 +260,6 @@ async def _tell(runtime: Runtime, parts: _Parts, membership: Membership) -> None
 
 
 if __name__ == "__main__":
+    use_one_heap()
+    keep_freed_memory(_KEPT_BYTES)
     run(StorageSettings, main)

@@ -68,6 +68,9 @@ class Manifests:
 
     async def add(self, new: Object) -> Object:
         """Make an object visible. When it is stored already, the copies of both count."""
+        key = keys.object_(new.id)
+        if await self._state.commit([Absent(key)], [Write(key, new.SerializeToString())]):
+            return new
         result = await self._swap(new.id, lambda stored: merged(stored, new) if stored else new)
         assert result is not None
         return result

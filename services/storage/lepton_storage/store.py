@@ -26,6 +26,7 @@ __all__ = ["MAX_REPLICATION", "ObjectStore"]
 
 MAX_REPLICATION = 5
 _HASH_BYTES = 32
+_SMALL_BYTES = 256 * 1024
 
 
 class ObjectStore:
@@ -67,7 +68,7 @@ class ObjectStore:
             ResourceExhaustedError: The nodes are full.
             UnavailableError: Too few nodes could keep it.
         """
-        if await asyncio.to_thread(digest, data) != chunk_hash:
+        if await _digest(data) != chunk_hash:
             raise InvalidArgumentError(
                 "the bytes do not have the hash they are sent under",
                 hint="they were changed on their way; nothing was stored",
@@ -176,6 +177,11 @@ class ObjectStore:
                 have[chunk.hash] = nodes
             chunk.nodes[:] = nodes
         return list(missing.values())
+
+
+async def _digest(data: bytes) -> bytes:
+    """Its hash; beside the event loop where that takes longer than to get there."""
+    return digest(data) if len(data) <= _SMALL_BYTES else await asyncio.to_thread(digest, data)
 
 
 def _of_content(content: bytes) -> list[Chunk]:

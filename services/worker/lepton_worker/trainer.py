@@ -14,7 +14,7 @@ import torch
 
 from lepton_ai import Sequential
 from lepton_ai.errors import InvalidArgumentError, LeptonError
-from lepton_ai.learn.memory import keep_freed_memory
+from lepton_ai.malloc import keep_freed_memory
 from lepton_worker.channel import AgentChannel
 from lepton_worker.checkpoints import Checkpoints
 from lepton_worker.rank import Rank

@@ -12,6 +12,8 @@ from functools import partial
 import uvloop
 
 from lepton_ai.errors import LeptonError
+from lepton_ai.malloc import keep_freed_memory, use_one_heap
+from lepton_runtime.garbage import collect_garbage
 from lepton_runtime.http import HttpLimits, HttpServer
 from lepton_worker.inference.app import App
 from lepton_worker.inference.batcher import Batcher
@@ -19,7 +21,6 @@ from lepton_worker.inference.control import Control
 from lepton_worker.inference.front import run_front
 from lepton_worker.inference.grpc_api import GrpcApi
 from lepton_worker.inference.loader import Loader, load_trusted
-from lepton_worker.inference.memory import collect_garbage, keep_freed_memory
 from lepton_worker.inference.model import load_engine
 from lepton_worker.inference.parent import follow_parent
 from lepton_worker.inference.repository import Repository
@@ -29,6 +30,7 @@ from lepton_worker.inference.service import InferenceService
 from lepton_worker.inference.settings import Settings, TlsFiles, parse
 
 _log = logging.getLogger("lepton_worker.inference")
+_KEPT_BYTES = 64 << 20
 
 
 async def serve(settings: Settings) -> None:
@@ -79,7 +81,8 @@ def main() -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    keep_freed_memory()
+    use_one_heap()
+    keep_freed_memory(_KEPT_BYTES)
     failures: list[BaseException] = []
     try:
         settings = parse(sys.argv[1:])
