@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import threading
@@ -29,6 +30,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class Disk:
     """An `Engine` below a folder.
 
+    Small chunks come by the thousand: paths are texts here, for `pathlib` takes as long as the
+    system calls.
+
     Args:
         folder: Made when it is missing; what an earlier crash left unfinished is removed.
         reserve_bytes: Free space that is never used.
@@ -37,6 +41,7 @@ class Disk:
     def __init__(self, folder: Path, reserve_bytes: int) -> None:
         self._chunks = folder / "chunks"
         self._unfinished = folder / "unfinished"
+        self._number = itertools.count()
         self._quarantine = folder / "quarantine"
         self._reserve_bytes = reserve_bytes
         # A chunk may not be renewed between the look at its age and its removal.
@@ -44,6 +49,9 @@ class Disk:
         shutil.rmtree(self._unfinished, ignore_errors=True)
         for place in (self._chunks, self._unfinished, self._quarantine):
             place.mkdir(parents=True, exist_ok=True)
+        for first in range(256):
+            (self._chunks / f"{first:02x}").mkdir(exist_ok=True)
+        _flush_folder(str(self._chunks))
 
     def put(self, chunk_hash: bytes, parts: Sequence[bytes | memoryview]) -> None:
         """Keep a file in place of what was there; durable once this returns.
@@ -52,13 +60,14 @@ class Disk:
             ResourceExhaustedError: The disk is full; nothing is kept.
         """
         size = sum(len(part) for part in parts)
-        if shutil.disk_usage(self._chunks).free - size < self._reserve_bytes:
+        if _free_bytes(self._chunks) - size < self._reserve_bytes:
             raise _full()
-        temporary = self._unfinished / uuid.uuid4().hex
+        temporary = f"{self._unfinished}/{next(self._number)}"
         try:
             _write_durably(temporary, self._path(chunk_hash), parts)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
             raise (_full() if error.errno in _FULL else error) from None
 
     def get(self, chunk_hash: bytes) -> bytes:
@@ -69,7 +78,8 @@ class Disk:
             DataCorruptError: It cannot be read.
         """
         try:
-            return self._path(chunk_hash).read_bytes()
+            with open(self._path(chunk_hash), "rb", buffering=0) as file:
+                return file.read()
         except FileNotFoundError:
             raise NotFoundError("the chunk is not on this node", chunk=chunk_hash.hex()) from None
         except OSError as error:
@@ -87,13 +97,13 @@ class Disk:
 
     def set_aside(self, chunk_hash: bytes) -> None:
         """Take a bad file out of the way."""
-        path = self._path(chunk_hash)
+        aside = self._quarantine / f"{chunk_hash.hex()}-{uuid.uuid4().hex[:8]}"
         with contextlib.suppress(FileNotFoundError):  # another reader did
-            path.replace(self._quarantine / f"{path.name}-{uuid.uuid4().hex[:8]}")
+            os.replace(self._path(chunk_hash), aside)
 
     def has(self, chunk_hash: bytes) -> bool:
         """Whether there is a file, good or bad."""
-        return self._path(chunk_hash).exists()
+        return os.path.exists(self._path(chunk_hash))
 
     def hashes(self) -> list[bytes]:
         """Which chunks there are files of, good or bad."""
@@ -109,34 +119,36 @@ class Disk:
         usage = shutil.disk_usage(self._chunks)
         return usage.total, max(usage.free - self._reserve_bytes, 0)
 
-    def _path(self, chunk_hash: bytes) -> Path:
+    def _path(self, chunk_hash: bytes) -> str:
         name = chunk_hash.hex()
-        return self._chunks / name[:2] / name
+        return f"{self._chunks}/{name[:2]}/{name}"
 
-    def _removed(self, path: Path, written_before: float) -> bool:
+    def _removed(self, path: str, written_before: float) -> bool:
         with self._collecting:
             try:
-                if path.stat().st_mtime >= written_before:
+                if os.stat(path).st_mtime >= written_before:
                     return False
-                path.unlink()
+                os.unlink(path)
             except FileNotFoundError:  # it went to quarantine meanwhile
                 return False
         return True
 
 
-def _write_durably(temporary: Path, path: Path, parts: Sequence[bytes | memoryview]) -> None:
-    with temporary.open("wb") as file:
+def _write_durably(temporary: str, path: str, parts: Sequence[bytes | memoryview]) -> None:
+    with open(temporary, "xb") as file:
         file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
-    if not path.parent.exists():
-        path.parent.mkdir(exist_ok=True)
-        _flush_folder(path.parent.parent)
-    temporary.replace(path)
-    _flush_folder(path.parent)
+    os.replace(temporary, path)
+    _flush_folder(os.path.dirname(path))
 
 
-def _flush_folder(folder: Path) -> None:
+def _free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _flush_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
