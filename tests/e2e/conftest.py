@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from lepton_ai import CNN, Cluster
 from lepton_ai.cli import local
+from lepton_ai.cli.commands import app
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.learn.model import Model
 from lepton_ai.preprocessing import MinMaxScaler
@@ -117,3 +119,17 @@ def model() -> Model:
     )
     made.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     return made
+
+
+@pytest.fixture
+def command(cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs `lepton …` and answers what it printed."""
+    monkeypatch.setenv("LEPTON_ADDRESS", cluster.profile.address)
+    monkeypatch.setenv("LEPTON_API_KEY", cluster.profile.api_key)
+
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.stdout
+
+    return run

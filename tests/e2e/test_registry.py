@@ -8,10 +8,8 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from lepton_ai import Sequential
-from lepton_ai.cli.commands import app
 from lepton_ai.datasets import load_digits
 from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.proto.v1 import job_pb2
@@ -20,20 +18,6 @@ from .conftest import until
 
 pytestmark = pytest.mark.e2e
 ROWS = np.random.default_rng(5).random((8, 4), np.float32)
-
-
-@pytest.fixture
-def command(cluster, monkeypatch):
-    """Runs `lepton …` and answers what it printed."""
-    monkeypatch.setenv("LEPTON_ADDRESS", cluster.profile.address)
-    monkeypatch.setenv("LEPTON_API_KEY", cluster.profile.api_key)
-
-    def run(*words):
-        result = CliRunner().invoke(app, words, catch_exceptions=False)
-        assert result.exit_code == 0
-        return result.output
-
-    return run
 
 
 def fitted(seed):
