@@ -6,7 +6,10 @@ import asyncio
 import base64
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +172,53 @@ def test_nodes_may_share_an_object_store(tmp_path: Path) -> None:
             assert (told.findings, told.copies, told.unnamed_copies) == (0, 3, 0)
             node = (await cluster.nodes())["s3"]
             assert (node.under_replicated_chunks, node.unreadable_chunks) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder))
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("only root mounts a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(("umount", "-l", str(folder)), check=True)
+
+
+def test_a_full_disk_is_said_and_space_is_used_once_there_is_some(small_disk: Path) -> None:
+    async def scenario() -> None:
+        limits = {"reserve_bytes": str(4 * 1024 * 1024), "garbage_age_s": "0.5"}
+        (small_disk.parent / "cluster").mkdir()
+        for name in ("s1", "s2"):
+            (small_disk / name).mkdir()
+            (small_disk.parent / "cluster" / name).symlink_to(small_disk / name)
+        async with running(small_disk.parent / "cluster", count=2, **limits) as cluster:
+            client = await cluster.client("s1")
+            kept: dict[str, bytes] = {}
+            with pytest.raises(ResourceExhaustedError, match="full"):
+                for _ in range(10):
+                    content = os.urandom(9 * 1024 * 1024)
+                    kept[(await client.put_bytes(content)).id] = content
+            assert 1 <= len(kept) <= 3
+            records = (await cluster.state.list(keys.OBJECTS)).records
+            assert {record.key for record in records} == {keys.object_(each) for each in kept}
+            for wanted, content in kept.items():
+                assert await client.get_bytes(wanted) == content
+            await cluster.state.commit([], [Remove(record.key) for record in records])
+
+            async def writable() -> bool:
+                with suppress(ResourceExhaustedError):
+                    return bool(await client.put_bytes(content))
+                return False
+
+            began = time.monotonic()
+            await eventually(writable)
+            assert time.monotonic() - began < 5
 
     asyncio.run(scenario())
 

@@ -105,23 +105,26 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 
 @asynccontextmanager
 async def running(
-    folder: Path, count: int = 3, grace_s: float = 1.0, object_store_url: str = ""
+    folder: Path, count: int = 3, grace_s: float = 1.0, **settings: str
 ) -> AsyncGenerator[Cluster]:
-    """Nodes s1, s2 … that know each other, and nothing of them left afterwards."""
+    """Nodes s1, s2 … that know each other, and nothing of them left afterwards.
+
+    `settings` are further ones of the nodes, by the names that `StorageSettings` gives them.
+    """
     make_keys(folder / "keys", time.time())
     etcd, nats = await start_etcd(folder / "etcd"), await start_nats(folder / "nats")
-    settings = {
+    environment = {
         "LEPTON_ETCD_ENDPOINTS": json.dumps([etcd.address]),
         "LEPTON_NATS_SERVERS": json.dumps([f"nats://{nats.address}"]),
         "LEPTON_KEYS_DIR": str(folder / "keys"),
         "LEPTON_MASTER_KEY": base64.b64encode(os.urandom(32)).decode(),
         "LEPTON_HEAL_GRACE_S": str(grace_s),
-        "LEPTON_OBJECT_STORE_URL": object_store_url,
         "LEPTON_HEAL_INTERVAL_S": "0.2",
         "LEPTON_LEASE_TTL_S": "2",
+        **{f"LEPTON_{name.upper()}": value for name, value in settings.items()},
     }
     token = (folder / "keys/admin.token").read_text()
-    cluster = Cluster(folder, EtcdState([etcd.address]), token, settings)
+    cluster = Cluster(folder, EtcdState([etcd.address]), token, environment)
 
     async def complete() -> bool:
         return len(await cluster.nodes()) == count
