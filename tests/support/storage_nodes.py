@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,23 @@ MAX_OBJECT_BYTES = 16 * 1024 * 1024
 GRACE_S = 30.0
 GARBAGE_AGE_S = 3600.0
 UNNAMED_AGE_S = 24 * 3600.0
+
+
+class SkewedClock:
+    """A clock that runs well but was set wrong."""
+
+    def __init__(self, right: ManualClock, skew_s: float) -> None:
+        self._right = right
+        self._skew_s = skew_s
+
+    def now(self) -> float:
+        return self._right.now() + self._skew_s
+
+    def monotonic(self) -> float:
+        return self._right.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._right.sleep(seconds)
 
 
 class DirectPeers:
@@ -137,9 +154,20 @@ class Nodes:
 
 @asynccontextmanager
 async def nodes_of(
-    folder: Path, names: str = "abc", sealer: Sealer | None = None
+    folder: Path,
+    names: str = "abc",
+    sealer: Sealer | None = None,
+    skew_s: Mapping[str, float] | None = None,
 ) -> AsyncGenerator[Nodes]:
-    """Nodes with one-letter names, whose disks lie below `folder`."""
+    """Nodes with one-letter names, whose disks lie below `folder`.
+
+    Args:
+        folder: An empty one.
+        names: A letter each.
+        sealer: How chunks lie on disks.
+        skew_s: By how much clocks of nodes are wrong.
+    """
+    skews = skew_s or {}
     state, clock = MemoryState(), ManualClock()
     for name in names:
         await state.commit([], [node_record(name)])
@@ -150,6 +178,8 @@ async def nodes_of(
     peers, manifests = DirectPeers(chunks), Manifests(state)
     copies = {name: Copies(name, chunks[name], members, peers) for name in names}
 
+    clocks = {name: SkewedClock(clock, skews.get(name, 0.0)) for name in names}
+
     def chores(name: str) -> list[Chore]:
         healer = Healer(
             node_id=name,
@@ -157,16 +187,16 @@ async def nodes_of(
             copies=copies[name],
             manifests=manifests,
             members=members,
-            clock=clock,
+            clock=clocks[name],
             grace_s=GRACE_S,
         )
-        collector = Collector(name, chunks[name], clock, GARBAGE_AGE_S)
+        collector = Collector(name, chunks[name], clocks[name], GARBAGE_AGE_S)
         balancer = Balancer(name, copies[name], manifests, members)
-        forgetter = Forgetter(state, manifests, clock, UNNAMED_AGE_S)
+        forgetter = Forgetter(state, manifests, clocks[name], UNNAMED_AGE_S)
         return [records[name], quotas, forgetter, collector, healer, balancer]
 
     records = {
-        name: Records(folder / name / "records", name, state, clock, GARBAGE_AGE_S)
+        name: Records(folder / name / "records", name, state, clocks[name], GARBAGE_AGE_S)
         for name in names
     }
     rounds = {
@@ -185,7 +215,7 @@ async def nodes_of(
             manifests=manifests,
             addresses=lambda: {name: f"{name}-data" for name in names},
             quotas=quotas,
-            clock=clock,
+            clock=clocks[name],
             max_object_bytes=MAX_OBJECT_BYTES,
         )
         for name in names

@@ -200,7 +200,7 @@ def test_storage_is_a_dictionary() -> None:
     run_state_machine_as_test(
         Storage,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -287,3 +287,28 @@ def test_the_same_content_twice_is_one_object_with_the_higher_wish(tmp_path: Pat
             assert len((await nodes.state.list(keys.OBJECTS)).records) == 1
 
     asyncio.run(scenario())
+
+
+def test_clocks_that_are_five_minutes_off_lose_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with nodes_of(tmp_path, skew_s={"b": 300.0, "c": -300.0}) as nodes:
+            ids = [(await nodes.put(bytes([n]), by="abc"[n % 3])).id for n in range(6)]
+            # A chunk whose object is still being stored.
+            data = b"on its way"
+            await nodes.stores["c"].keep(digest(data), data, "team")
+            for name, skew in (("a", 0), ("b", 300), ("c", -300)):
+                for path in nodes.files(name):
+                    made_at = nodes.clock.now() + skew
+                    os.utime(path, (made_at, made_at))
+            await nodes.lose("c")
+            await nodes.clock.advance(GRACE_S - 1)
+            await nodes.heal()
+            await nodes.bring_back("c")
+            await nodes.clock.advance(GARBAGE_AGE_S - GRACE_S)
+            await nodes.heal()
+            for number, wanted in enumerate(ids):
+                assert await nodes.read(wanted, by="b") == bytes([number])
+                assert len((await nodes.stores["a"].stat(wanted)).chunks[0].nodes) == 3
+            assert (await nodes.put(data)).size_bytes == len(data)
+
+    asyncio.run(scenario())
