@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,11 +14,12 @@ from lepton_ai.cli import local
 from lepton_ai.cli.datasets import datasets_app
 from lepton_ai.cli.models import models_app
 from lepton_ai.cli.output import age_text, print_json, print_table, to_form
+from lepton_ai.cli.rows import read_rows
 from lepton_ai.cli.storage import storage_app
 from lepton_ai.cluster.profile import home_folder
 from lepton_ai.cluster.progress import state_text
 from lepton_ai.cluster.sync import Cluster
-from lepton_ai.errors import InvalidArgumentError, NotFoundError
+from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1 import deployment_pb2, node_pb2, options_pb2
 
 __all__ = ["app"]
@@ -227,12 +228,19 @@ def deployments(as_json: Json = False) -> None:
 @app.command()
 def predict(
     name: Name,
-    data: Annotated[Path, typer.Argument(help="Rows: a .npy file, or a JSON array; - for stdin.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Rows: a .csv or .parquet table of inputs, a .npy file, a JSON array (.json, or "
+            "- for stdin), or an image, which is scaled to what the model takes."
+        ),
+    ],
 ) -> None:
     """Ask a deployed model, and print its answers as a JSON array."""
-    rows = _rows(data)
     with Cluster() as cluster:
-        print(json.dumps(cluster.endpoint(name).predict(rows).tolist()))
+        endpoint = cluster.endpoint(name)
+        rows = read_rows(data, endpoint.row_shape)
+        print(json.dumps(endpoint.predict(rows).tolist()))
 
 
 @app.command(
@@ -279,17 +287,3 @@ def _role(name: str) -> options_pb2.Role:
     except ValueError:
         known = [role.removeprefix("ROLE_").lower() for role in options_pb2.Role.keys()[1:]]
         raise InvalidArgumentError(f"{name!r} is no role", hint=", ".join(known)) from None
-
-
-def _rows(path: Path) -> Any:
-    import numpy as np
-
-    if str(path) != "-" and not path.is_file():
-        raise NotFoundError(f"there is no file {path}")
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        text = sys.stdin.read() if str(path) == "-" else path.read_text()
-        return np.asarray(json.loads(text))
-    except ValueError as error:
-        raise InvalidArgumentError(f"{path} holds no rows: {error}") from None

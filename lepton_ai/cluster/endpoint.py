@@ -62,6 +62,15 @@ class AsyncEndpoint:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    async def row_shape(self, *, timeout_s: float = _TIMEOUT_S) -> tuple[int, ...]:
+        """Shape of one row of raw input.
+
+        Raises:
+            NotFoundError: Nothing of this name is deployed.
+            UnavailableError: No replica answers.
+        """
+        return (self._input or await self._described(timeout_s)).shape[1:]
+
     async def is_ready(self) -> bool:
         """Whether requests are answered now."""
         try:

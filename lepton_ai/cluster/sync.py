@@ -73,6 +73,10 @@ class Endpoint:
         """The deployment's name."""
         return self._inner.name
 
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row of raw input."""
+        return self._loop.run(self._inner.row_shape())
+
     def predict(self, x: Any, *, timeout_s: float = 60.0) -> NDArray[Any]:
         """What the model makes of raw input; see `AsyncEndpoint.predict`."""
         return self._loop.run(self._inner.predict(x, timeout_s=timeout_s))

@@ -17,7 +17,7 @@ from lepton_ai.learn.declaration import nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["splits_from"]
+__all__ = ["rows_from", "splits_from"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _TABLES = (".csv", ".parquet")
@@ -69,6 +69,31 @@ def splits_from(
             return splits_from(_content(Path(folder)), label=label, image_size=image_size)
     parts = _parts(source) or {_WHOLE: source}
     return {name: _columns(part, label, image_size) for name, part in parts.items()}
+
+
+def rows_from(path: str | Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    """What a model is asked with, from one file.
+
+    Args:
+        path: A table (``.csv`` with a header line, ``.parquet``) of inputs only, an array
+            (``.npy``), or an image, which is scaled to what the model takes and made grey or RGB.
+        shape: Of one row as the model takes it; tells height, width and channels for an image.
+
+    Raises:
+        NotFoundError: There is no such file.
+        DataError: It cannot be read, or the model takes no image.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise NotFoundError(f"there is no file {path}")
+    kind = source.suffix.lower()
+    if kind in _TABLES:
+        return _matrix(_table(source, kind))
+    if kind == ".npy":
+        return _arrays(source)["x"]
+    if kind in _IMAGES:
+        return _image_row(source, shape)
+    raise DataError(f"{source} holds no rows", hint=".csv, .parquet, .npy, .json or an image")
 
 
 def _columns_of_table(table: pd.DataFrame, label: str) -> Columns:
@@ -217,6 +242,22 @@ def _pixels(paths: list[Path], size: tuple[int, int] | None) -> NDArray[np.uint8
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"an image cannot be read: {error}") from None
     return pixels
+
+
+def _image_row(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """One image as a model takes it: ``(1, height, width)`` or ``(1, height, width, channels)``."""
+    from PIL import Image
+
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)):
+        raise DataError(f"the model takes rows of shape {shape}, which are no images")
+    height, width = shape[:2]
+    try:
+        with Image.open(path) as image:
+            mode = "RGB" if shape[2:] == (3,) else "L"
+            scaled = image.convert(mode).resize((width, height))
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not an image: {error}") from None
+    return np.asarray(scaled, np.uint8).reshape(1, *shape)
 
 
 def _all_grey(paths: Iterable[Path]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lepton_ai import RNN, Cluster, Sequential
 from lepton_ai.cli.load import send_grpc, send_rest
@@ -55,6 +57,17 @@ def deployed(cluster, digits):
 
 def accuracy(probabilities, labels):
     return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def test_the_command_asks_with_images_and_tables(deployed, digits, command, tmp_path):
+    pixels = digits[0][0].reshape(8, 8)
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "digit.png")
+    (tmp_path / "digit.json").write_text(json.dumps(digits[0][:1].tolist()))
+    np.save(tmp_path / "digit.npy", digits[0][:1])
+    wanted = deployed.predict(digits[0][:1])
+    for name in ("digit.png", "digit.json", "digit.npy"):
+        answer = json.loads(command("predict", deployed.name, str(tmp_path / name)))
+        np.testing.assert_allclose(answer, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_rest_and_grpc_answer_alike(cluster, digits, deployed):

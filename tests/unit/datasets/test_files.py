@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lepton_ai.datasets import splits_from
+from lepton_ai.datasets.files import rows_from
 from lepton_ai.errors import DataError, NotFoundError
 from lepton_ai.splits import arrays_to_split
 
@@ -143,3 +144,32 @@ def test_what_cannot_be_a_dataset_is_said(tmp_path: Path) -> None:
         splits_from(tmp_path / "a.txt")
     with pytest.raises(DataError, match="no images"):
         splits_from(tmp_path)
+
+
+def test_rows_to_ask_a_model_with(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5]}).to_csv(tmp_path / "t.csv", index=False)
+    assert rows_from(tmp_path / "t.csv", (2,)).tolist() == [[1, 0.5], [2, 1.5]]
+    np.save(tmp_path / "a.npy", np.ones((3, 2)))
+    assert rows_from(tmp_path / "a.npy", (2,)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1), (6, 4, 3)])
+def test_an_image_becomes_what_the_model_takes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    Image.new("RGB", (40, 60), (200, 200, 200)).save(tmp_path / "a.png")
+    row = rows_from(tmp_path / "a.png", shape)
+    assert row.shape == (1, *shape)
+    assert set(row.flat) == {200}
+
+
+def test_what_holds_no_rows_is_said(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="no images"):
+        rows_from(tmp_path / "a.png", (784,))
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="not an image"):
+        rows_from(tmp_path / "a.png", (4, 4))
+    with pytest.raises(NotFoundError):
+        rows_from(tmp_path / "none.csv", (4,))
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DataError, match="holds no rows"):
+        rows_from(tmp_path / "a.txt", (4,))
