@@ -57,7 +57,7 @@ class Maintenance:
         while True:
             try:
                 await self.round()
-            except LeptonError as error:
+            except (LeptonError, OSError) as error:
                 _log.warning("round_failed", error=str(error))
             await self._clock.sleep(self._interval_s)
 
@@ -66,4 +66,11 @@ class Maintenance:
         await self._recovery.ensure()
         manifests = await self._manifests.list()
         for chore in self._chores:
+            await self._done(chore, manifests)
+
+    async def _done(self, chore: Chore, manifests: Sequence[Object]) -> None:
+        """A full disk keeps one chore from its work, and not the others."""
+        try:
             await chore.attend(manifests)
+        except (LeptonError, OSError) as error:
+            _log.warning("chore_failed", chore=type(chore).__name__, error=str(error))

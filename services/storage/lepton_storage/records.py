@@ -74,7 +74,7 @@ class Records:
 
     async def all(self) -> list[tuple[str, bytes]]:
         """The keys and values of every good copy."""
-        return await asyncio.to_thread(lambda: [(key, value) for _, key, value in self._read()])
+        return await asyncio.to_thread(self._all)
 
     async def scrub(self) -> int:
         """Read every copy; those that are bad go, and the next round writes them anew.
@@ -83,6 +83,10 @@ class Records:
             How many were bad or had vanished.
         """
         return await asyncio.to_thread(self._scrub)
+
+    def _all(self) -> list[tuple[str, bytes]]:
+        with self._working:
+            return [(key, value) for _, key, value in self._read()]
 
     def _reconcile(self, wanted: Mapping[str, bytes]) -> None:
         with self._working:

@@ -50,7 +50,10 @@ class Scrubber:
     async def run(self) -> None:
         """Scrub until cancelled."""
         while True:
-            await self.scrub()
+            try:
+                await self.scrub()
+            except OSError as error:
+                _log.error("scrub_failed", error=str(error))
             await self._clock.sleep(self._interval_s)
 
     async def scrub(self) -> int:

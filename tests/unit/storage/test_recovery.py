@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
+import pytest
 from storage_nodes import GARBAGE_AGE_S, Nodes, node_record, nodes_of
 
 from lepton_ai.proto.v1.storage_pb2 import Model
@@ -101,5 +103,24 @@ def test_a_damaged_copy_is_no_copy(tmp_path: Path) -> None:
             assert path.read_bytes() == good
         path.unlink()
         assert await records.scrub() == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_chore_that_fails_keeps_no_other_from_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with nodes_of(tmp_path) as nodes:
+
+            def full(name: str, content: bytes) -> None:
+                raise OSError(errno.ENOSPC, "full")
+
+            for records in nodes.records.values():
+                monkeypatch.setattr(records, "_write", full)
+            stored = await nodes.put(b"content")
+            nodes.files("b")[0].unlink()
+            await nodes.heal()
+            assert await nodes.chunks["b"].read(stored.chunks[0].hash) == b"content"
 
     asyncio.run(scenario())
