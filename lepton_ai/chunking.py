@@ -19,6 +19,7 @@ from lepton_ai.proto.v1.storage_pb2 import Chunk
 
 __all__ = [
     "CHUNK_BYTES",
+    "HASH_BYTES",
     "Slice",
     "check_object_id",
     "digest",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 4 * 1024 * 1024
+HASH_BYTES = 32
 _CONTEXT = "lepton-ai object id, version 1"
 _OBJECT_ID = re.compile(r"b3-[0-9a-f]{64}")
 
@@ -48,7 +50,7 @@ class Slice:
 
 
 def digest(data: bytes | bytearray | memoryview) -> bytes:
-    """The BLAKE3 hash of a chunk, 32 bytes."""
+    """The BLAKE3 hash of a chunk: `HASH_BYTES` long."""
     return blake3(data).digest()
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lepton_ai.cli import local
+from lepton_ai.cli.arguments import Json
 from lepton_ai.cli.datasets import datasets_app
 from lepton_ai.cli.models import models_app
 from lepton_ai.cli.output import age_text, print_json, print_table, to_form
@@ -38,7 +39,6 @@ app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 app.add_typer(storage_app, name="storage")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="Name of the deployment.")]
 
 

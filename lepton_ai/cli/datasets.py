@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lepton_ai.cli.arguments import Json, name_and_version, pinned_version
 from lepton_ai.cli.output import age_text, print_json, print_table, to_form
 from lepton_ai.cluster.sync import Cluster
 from lepton_ai.errors import InvalidArgumentError
@@ -17,8 +18,6 @@ from lepton_ai.proto.v1 import storage_pb2
 __all__ = ["datasets_app"]
 
 datasets_app = typer.Typer(help="List datasets, store one, or look at one.")
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @datasets_app.callback(invoke_without_command=True)
@@ -70,7 +69,7 @@ def show(
     dataset: Annotated[str, typer.Argument(help="NAME or NAME:VERSION.")], as_json: Json = False
 ) -> None:
     """Show a dataset's splits and columns."""
-    name, version = _version(dataset)
+    name, version = name_and_version(dataset)
     with Cluster() as cluster:
         found = cluster.dataset(name, version)
     if as_json:
@@ -82,9 +81,7 @@ def show(
 @datasets_app.command()
 def delete(dataset: Annotated[str, typer.Argument(help="NAME:VERSION.")]) -> None:
     """Forget a version that no job still needs."""
-    name, version = _version(dataset)
-    if not version:
-        raise InvalidArgumentError(f"{dataset!r} names no version", hint="such as 'mnist:3'")
+    name, version = pinned_version(dataset)
     with Cluster() as cluster:
         cluster.delete_dataset(name, version)
 
@@ -106,13 +103,6 @@ def _print(dataset: storage_pb2.Dataset) -> None:
             for column in split.columns
         ],
     )
-
-
-def _version(text: str) -> tuple[str, int]:
-    name, _, version = text.partition(":")
-    if version and not version.isdigit():
-        raise InvalidArgumentError(f"{text!r} names no version", hint="such as 'mnist:3'")
-    return name, int(version or 0)
 
 
 def _size(text: str) -> tuple[int, int] | None:

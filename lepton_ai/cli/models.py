@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
+from lepton_ai.cli.arguments import Json, pinned_version
 from lepton_ai.cli.output import age_text, lineage, print_json, print_table, to_form
 from lepton_ai.cluster.sync import Cluster
-from lepton_ai.errors import InvalidArgumentError
 
 __all__ = ["models_app"]
 
 models_app = typer.Typer(help="List published models, or look at one.")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelName = Annotated[str, typer.Argument(help="NAME, NAME:VERSION or NAME@ALIAS.")]
 
 
@@ -92,11 +91,9 @@ def models_unalias(
 @models_app.command("delete")
 def models_delete(model: Annotated[str, typer.Argument(help="NAME:VERSION.")]) -> None:
     """Forget a version that no alias and no deployment names."""
-    name, _, version = model.partition(":")
-    if not version.isdigit():
-        raise InvalidArgumentError(f"{model!r} names no version", hint="such as 'mnist:3'")
+    name, version = pinned_version(model)
     with Cluster() as cluster:
-        cluster.delete_model(name, int(version))
+        cluster.delete_model(name, version)
 
 
 @models_app.command("keep")

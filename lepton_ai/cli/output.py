@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,13 +13,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
 
-from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1.storage_pb2 import Model
 
 __all__ = [
+    "SIZE_UNITS",
     "age_text",
     "lineage",
-    "parse_size",
     "print_json",
     "print_table",
     "size_text",
@@ -28,8 +26,7 @@ __all__ = [
 ]
 
 _console = Console()
-_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
-_SIZE = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(_SIZES)})?")
+SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def to_form(message: Message) -> dict[str, Any]:
@@ -104,24 +101,8 @@ def size_text(size_bytes: float) -> str:
         >>> size_text(2048)
         '2.0 KiB'
     """
-    for unit in _SIZES[:-1]:
+    for unit in SIZE_UNITS[:-1]:
         if size_bytes < 1024:
             return f"{size_bytes:.1f} {unit}" if unit != "B" else f"{size_bytes:.0f} B"
         size_bytes /= 1024
-    return f"{size_bytes:.1f} {_SIZES[-1]}"
-
-
-def parse_size(text: str) -> int:
-    """The bytes that a person means.
-
-    Raises:
-        InvalidArgumentError: It is no size.
-
-    Example:
-        >>> parse_size("1.5KiB")
-        1536
-    """
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise InvalidArgumentError(f"{text!r} is no size", hint="such as 500MiB, 2 TiB or 0")
-    return round(float(found[1]) * 1024 ** _SIZES.index(found[2] or "B"))
+    return f"{size_bytes:.1f} {SIZE_UNITS[-1]}"

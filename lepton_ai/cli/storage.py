@@ -10,14 +10,8 @@ from typing import Annotated
 
 import typer
 
-from lepton_ai.cli.output import (
-    age_text,
-    parse_size,
-    print_json,
-    print_table,
-    size_text,
-    to_form,
-)
+from lepton_ai.cli.arguments import Json, parse_size
+from lepton_ai.cli.output import age_text, print_json, print_table, size_text, to_form
 from lepton_ai.cluster.sync import Cluster
 from lepton_ai.errors import NotFoundError
 from lepton_ai.proto.v1 import node_pb2, storage_pb2
@@ -27,7 +21,6 @@ __all__ = ["storage_app"]
 storage_app = typer.Typer(help="List storage nodes, or look after them.")
 _LOOK_S = 1.0
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NodeId = Annotated[str, typer.Argument(help="Id of a storage node, as 'lepton storage' lists it.")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lepton_ai.chunking import CHUNK_BYTES, digest, object_id, spans
@@ -31,7 +31,7 @@ from lepton_storage.placement import StorageNode
 from lepton_storage.quotas import Quotas
 from lepton_storage.records import Records
 from lepton_storage.recovery import Recovery
-from lepton_storage.sealing import Plain, Sealer
+from lepton_storage.sealing import Plain
 from lepton_storage.store import ObjectStore
 
 __all__ = [
@@ -109,9 +109,9 @@ class Nodes:
     quotas: Quotas
     peers: DirectPeers
     chunks: dict[str, Chunks]
-    records: dict[str, Records]
-    stores: dict[str, ObjectStore]
-    rounds: dict[str, Maintenance]
+    records: dict[str, Records] = field(default_factory=dict[str, Records])
+    stores: dict[str, ObjectStore] = field(default_factory=dict[str, ObjectStore])
+    rounds: dict[str, Maintenance] = field(default_factory=dict[str, Maintenance])
 
     async def put(self, content: bytes, replication: int = 0, by: str = "a") -> Object:
         """Store `content` as a client does, by one node."""
@@ -154,78 +154,77 @@ class Nodes:
 
 @asynccontextmanager
 async def nodes_of(
-    folder: Path,
-    names: str = "abc",
-    sealer: Sealer | None = None,
-    skew_s: Mapping[str, float] | None = None,
+    folder: Path, names: str = "abc", skew_s: Mapping[str, float] | None = None
 ) -> AsyncGenerator[Nodes]:
     """Nodes with one-letter names, whose disks lie below `folder`.
 
     Args:
         folder: An empty one.
         names: A letter each.
-        sealer: How chunks lie on disks.
         skew_s: By how much clocks of nodes are wrong.
     """
-    skews = skew_s or {}
     state, clock = MemoryState(), ManualClock()
     for name in names:
         await state.commit([], [node_record(name)])
     members, quotas = Members(state, clock, 0.0), Quotas(state)
+    chunks = {name: Chunks(Disk(folder / name, 0), Plain()) for name in names}
+    nodes = Nodes(folder, state, clock, members, quotas, DirectPeers(chunks), chunks)
+    for name in names:
+        _add_node(nodes, name, SkewedClock(clock, (skew_s or {}).get(name, 0.0)))
     following = [asyncio.create_task(follow()) for follow in (members.follow, quotas.follow)]
-    await members.known()
-    chunks = {name: Chunks(Disk(folder / name, 0), sealer or Plain()) for name in names}
-    peers, manifests = DirectPeers(chunks), Manifests(state)
-    copies = {name: Copies(name, chunks[name], members, peers) for name in names}
-
-    clocks = {name: SkewedClock(clock, skews.get(name, 0.0)) for name in names}
-
-    def chores(name: str) -> list[Chore]:
-        healer = Healer(
-            node_id=name,
-            chunks=chunks[name],
-            copies=copies[name],
-            manifests=manifests,
-            members=members,
-            clock=clocks[name],
-            grace_s=GRACE_S,
-        )
-        collector = Collector(name, chunks[name], clocks[name], GARBAGE_AGE_S)
-        balancer = Balancer(name, copies[name], manifests, members)
-        forgetter = Forgetter(state, manifests, clocks[name], UNNAMED_AGE_S)
-        return [records[name], quotas, forgetter, collector, healer, balancer]
-
-    records = {
-        name: Records(folder / name / "records", name, state, clocks[name], GARBAGE_AGE_S)
-        for name in names
-    }
-    rounds = {
-        name: Maintenance(
-            recovery=Recovery(state, manifests, records[name], folder / name / "memory"),
-            manifests=manifests,
-            chores=chores(name),
-            clock=clock,
-            interval_s=1.0,
-        )
-        for name in names
-    }
-    stores = {
-        name: ObjectStore(
-            copies=copies[name],
-            manifests=manifests,
-            addresses=lambda: {name: f"{name}-data" for name in names},
-            quotas=quotas,
-            clock=clocks[name],
-            max_object_bytes=MAX_OBJECT_BYTES,
-        )
-        for name in names
-    }
     try:
-        yield Nodes(folder, state, clock, members, quotas, peers, chunks, records, stores, rounds)
+        await members.known()
+        yield nodes
     finally:
         for task in following:
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
+
+
+def _add_node(nodes: Nodes, name: str, clock: SkewedClock) -> None:
+    manifests = Manifests(nodes.state)
+    copies = Copies(name, nodes.chunks[name], nodes.members, nodes.peers)
+    folder = nodes.folder / name
+    records = Records(folder / "records", name, nodes.state, clock, GARBAGE_AGE_S)
+    nodes.records[name] = records
+    nodes.stores[name] = ObjectStore(
+        copies=copies,
+        manifests=manifests,
+        addresses=lambda: {name: f"{name}-data" for name in nodes.chunks},
+        quotas=nodes.quotas,
+        clock=clock,
+        max_object_bytes=MAX_OBJECT_BYTES,
+    )
+    nodes.rounds[name] = Maintenance(
+        recovery=Recovery(nodes.state, manifests, records, folder / "memory"),
+        manifests=manifests,
+        chores=_chores(nodes, name, copies, manifests, clock),
+        clock=clock,
+        interval_s=1.0,
+    )
+
+
+def _chores(
+    nodes: Nodes, name: str, copies: Copies, manifests: Manifests, clock: SkewedClock
+) -> list[Chore]:
+    chunks, members = nodes.chunks[name], nodes.members
+    healer = Healer(
+        node_id=name,
+        chunks=chunks,
+        copies=copies,
+        manifests=manifests,
+        members=members,
+        clock=clock,
+        grace_s=GRACE_S,
+    )
+    return [
+        nodes.records[name],
+        nodes.quotas,
+        Forgetter(nodes.state, manifests, clock, UNNAMED_AGE_S),
+        Collector(name, chunks, clock, GARBAGE_AGE_S),
+        healer,
+        Balancer(name, copies, manifests, members),
+    ]
 
 
 def announced(content: bytes, replication: int = 0) -> CommitObjectRequest:

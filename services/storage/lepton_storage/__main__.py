@@ -61,7 +61,6 @@ class _Parts:
 
     keeping: Keeping
     members: Members
-    channels: Channels
     following: Sequence[_Task]
     background: Sequence[_Task]
     servicer: Servicer
@@ -89,7 +88,7 @@ async def main(settings: StorageSettings, runtime: Runtime) -> None:
         manifests=manifests,
         records=records,
     )
-    parts = _build(runtime, around, recovery, channels)
+    parts = _build(runtime, around, recovery)
     try:
         await _serve(runtime, parts)
     finally:
@@ -109,9 +108,7 @@ async def _sealer(settings: StorageSettings, state: State) -> Sealer:
     return Plain()
 
 
-def _build(
-    runtime: Runtime, around: Surroundings, recovery: Recovery, channels: Channels
-) -> _Parts:
+def _build(runtime: Runtime, around: Surroundings, recovery: Recovery) -> _Parts:
     settings, clock, state = around.settings, runtime.clock, runtime.state
     keeping = (in_object_store if settings.object_store_url else on_disks)(around)
     quotas, chunks = Quotas(state), keeping.chunks
@@ -140,7 +137,6 @@ def _build(
     return _Parts(
         keeping=keeping,
         members=around.members,
-        channels=channels,
         following=[around.members.follow, around.sealer.follow, quotas.follow],
         background=[maintenance.run, *keeping.background],
         servicer=_servicer(runtime, around, keeping, store, quotas),

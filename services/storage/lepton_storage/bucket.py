@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Generator, Iterator, Sequence, Set
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import obstore
@@ -49,10 +50,8 @@ class Bucket:
 
     def put(self, chunk_hash: bytes, parts: Sequence[bytes | memoryview]) -> None:
         """Keep a file in place of what was there; durable once this returns."""
-        try:
+        with _translated():
             obstore.put(self._store, _path(chunk_hash), list(parts), use_multipart=False)
-        except (BaseError, OSError) as error:
-            raise _unavailable(error) from None
 
     def get(self, chunk_hash: bytes) -> bytes:
         """A file's content.
@@ -61,12 +60,8 @@ class Bucket:
             NotFoundError: There is none.
             UnavailableError: The store does not answer.
         """
-        try:
+        with _translated():
             return obstore.get(self._store, _path(chunk_hash)).bytes().to_bytes()
-        except FileNotFoundError:
-            raise NotFoundError("the chunk is not stored", chunk=chunk_hash.hex()) from None
-        except (BaseError, OSError) as error:
-            raise _unavailable(error) from None
 
     def renew(self, chunk_hash: bytes) -> bool:
         """Make a file that is there as young as a new one; whether it is there."""
@@ -80,13 +75,9 @@ class Bucket:
 
     def set_aside(self, chunk_hash: bytes) -> None:
         """Take a bad file out of the way."""
-        path = _path(chunk_hash)
-        try:
-            obstore.rename(self._store, path, f"quarantine/{chunk_hash.hex()}")
-        except FileNotFoundError:
-            pass  # another node did
-        except (BaseError, OSError) as error:
-            raise _unavailable(error) from None
+        aside = f"quarantine/{chunk_hash.hex()}"
+        with suppress(NotFoundError), _translated():  # where another node was faster
+            obstore.rename(self._store, _path(chunk_hash), aside)
 
     def has(self, chunk_hash: bytes) -> bool:
         """Whether there is a file, good or bad."""
@@ -117,30 +108,22 @@ class Bucket:
         return _BOUNDLESS_BYTES, _BOUNDLESS_BYTES
 
     def _made_at(self, chunk_hash: bytes) -> datetime | None:
-        try:
+        with suppress(NotFoundError), _translated():
             return obstore.head(self._store, _path(chunk_hash))["last_modified"]
-        except FileNotFoundError:
-            return None
-        except (BaseError, OSError) as error:
-            raise _unavailable(error) from None
+        return None
 
     def _listed(self) -> Iterator[tuple[bytes, datetime]]:
-        try:
+        with _translated():
             for batch in obstore.list(self._store, _CHUNKS):
                 for entry in batch:
                     name = entry["path"].rpartition("/")[2]
                     yield bytes.fromhex(name), entry["last_modified"]
-        except (BaseError, OSError) as error:
-            raise _unavailable(error) from None
 
     def _removed(self, path: str) -> bool:
-        try:
+        with suppress(NotFoundError), _translated():  # where another node was faster
             obstore.delete(self._store, path)
-        except FileNotFoundError:  # another node did
-            return False
-        except (BaseError, OSError) as error:
-            raise _unavailable(error) from None
-        return True
+            return True
+        return False
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.now(), UTC)
@@ -151,11 +134,19 @@ def _path(chunk_hash: bytes) -> str:
     return f"{_CHUNKS}/{name[:2]}/{name}"
 
 
-def _unavailable(error: Exception) -> UnavailableError:
-    _log.error("object_store_failed", error=str(error))
-    return UnavailableError(
-        f"the object store failed: {_first_line(error)}", hint="the storage node's log tells more"
-    )
+@contextmanager
+def _translated() -> Generator[None]:
+    """Raise the store's errors as ours."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFoundError("the chunk is not in the object store") from None
+    except (BaseError, OSError) as error:
+        _log.error("object_store_failed", error=str(error))
+        raise UnavailableError(
+            f"the object store failed: {_first_line(error)}",
+            hint="the storage node's log tells more",
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence, Set
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -144,24 +145,22 @@ class Chunks:
         return data
 
     def _has_good(self, chunk_hash: bytes) -> bool:
-        if not self._engine.renew(chunk_hash):
-            return False
+        with suppress(NotFoundError):  # it was removed meanwhile
+            return self._engine.renew(chunk_hash) and self._is_good(chunk_hash)
+        return False
+
+    def _is_good(self, chunk_hash: bytes) -> bool:
         try:
             self._read(chunk_hash)
-        except (NotFoundError, DataCorruptError):
+        except DataCorruptError:
             return False
         return True
 
     def _verify(self, chunk_hashes: Collection[bytes]) -> tuple[set[bytes], set[bytes]]:
         good, bad = set[bytes](), set[bytes]()
         for chunk_hash in chunk_hashes:
-            try:
-                self._read(chunk_hash)
-                good.add(chunk_hash)
-            except DataCorruptError:
-                bad.add(chunk_hash)
-            except NotFoundError:  # it was removed meanwhile
-                pass
+            with suppress(NotFoundError):  # it was removed meanwhile
+                (good if self._is_good(chunk_hash) else bad).add(chunk_hash)
         return good, bad
 
     def _good(self, chunk_hashes: Collection[bytes]) -> set[bytes]:

@@ -19,7 +19,7 @@ from lepton_ai.proto.v1.storage_pb2 import Chunk
 from lepton_storage.chunks import Chunks
 from lepton_storage.members import Members
 from lepton_storage.peers import Peers
-from lepton_storage.placement import StorageNode, default_replication, ranked, targets
+from lepton_storage.placement import StorageNode, default_replication, ranked, taking, targets
 
 __all__ = ["Copies"]
 
@@ -51,15 +51,18 @@ class Copies:
         Raises:
             UnavailableError: More are asked for than nodes take chunks.
         """
-        if self._members.taking < (asked or default_replication(2)):
+        if self._taking() < (asked or default_replication(2)):
             await self._members.refresh()
-        taking = self._members.taking
-        if asked > taking:
+        nodes = self._taking()
+        if asked > nodes:
             raise UnavailableError(
-                f"{asked} copies are wanted and {taking} storage nodes could take one",
+                f"{asked} copies are wanted and {nodes} storage nodes could take one",
                 hint="ask for fewer copies or add storage nodes",
             )
-        return asked or max(min(default_replication(taking), taking), 1)
+        return asked or max(min(default_replication(nodes), nodes), 1)
+
+    def _taking(self) -> int:
+        return taking(self._members.nodes.values())
 
     async def make(
         self, chunk: Chunk, data: bytes | memoryview, tenant: str, count: int

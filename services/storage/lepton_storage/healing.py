@@ -15,7 +15,13 @@ from lepton_storage.chunks import Chunks
 from lepton_storage.copies import Copies
 from lepton_storage.manifests import Manifests, Relocation
 from lepton_storage.members import Members
-from lepton_storage.placement import StorageNode, default_replication, ranked, targets
+from lepton_storage.placement import (
+    StorageNode,
+    default_replication,
+    ranked,
+    taking,
+    targets,
+)
 
 __all__ = ["Absences", "Healer", "Health", "Repair", "health", "plan"]
 
@@ -44,7 +50,7 @@ class Health:
 def health(manifests: Iterable[Object], living: Mapping[str, StorageNode], me: str) -> Health:
     """Count what lacks copies. A chunk of two objects counts once, by the higher wish."""
     mine: set[bytes] = set()
-    default = default_replication(_taking(living))
+    default = default_replication(taking(living.values()))
     wanted: dict[bytes, int] = {}
     copies: dict[bytes, int] = {}
     for manifest in manifests:
@@ -132,18 +138,13 @@ def _repair(
         return None
     draining = {node.id for node in holders if node.draining}
     counted = [node for node in chunk.nodes if node not in lost and node not in draining]
-    missing = (replication or default_replication(_taking(living))) - len(counted)
+    missing = (replication or default_replication(taking(living.values()))) - len(counted)
     order = targets(chunk.hash, living.values(), held=holders)
     count = max(min(missing, len(order)), 0)
     # A draining node is let go once the others have all the copies that they can.
     if count == 0 and not (draining and counted):
         return None
     return Repair(chunk, tuple(counted), tuple(order), count)
-
-
-def _taking(living: Mapping[str, StorageNode]) -> int:
-    """How many nodes take chunks."""
-    return sum(not node.draining for node in living.values())
 
 
 class Healer:

@@ -42,11 +42,6 @@ class Members:
         }
 
     @property
-    def taking(self) -> int:
-        """How many take chunks: those that live and are not to be emptied."""
-        return len(self._nodes.keys() - self._draining)
-
-    @property
     def left_at(self) -> Mapping[str, float]:
         """When nodes that were seen to go were last heard of, by the monotonic clock."""
         return self._left_at
@@ -87,9 +82,8 @@ class Members:
                     self._remove(key.removeprefix(keys.NODES))
 
     def _replace(self, records: Sequence[Record]) -> None:
-        for name in self._nodes.keys() - {
-            record.key.removeprefix(keys.NODES) for record in records
-        }:
+        present = {record.key.removeprefix(keys.NODES) for record in records}
+        for name in self._nodes.keys() - present:
             self._remove(name)
         for record in records:
             self._add(record)

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from lepton_ai.proto.v1.node_pb2 import Node
 
-__all__ = ["StorageNode", "default_replication", "ranked", "storage_node", "targets"]
+__all__ = ["StorageNode", "default_replication", "ranked", "storage_node", "taking", "targets"]
 
 _DRAWS = 2**64
 
@@ -40,6 +40,11 @@ def storage_node(node: Node) -> StorageNode:
     """What placement needs of a member. Without a ``zone`` label a node is its own zone."""
     zone = node.labels.get("zone", node.id)
     return StorageNode(node.id, node.address, node.data_address, zone, node.disk_free_bytes)
+
+
+def taking(nodes: Iterable[StorageNode]) -> int:
+    """How many of them take chunks: all but those that are to be emptied."""
+    return sum(not node.draining for node in nodes)
 
 
 def default_replication(living: int) -> int:

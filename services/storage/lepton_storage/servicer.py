@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from lepton_ai.chunking import HASH_BYTES
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1 import storage_pb2, storage_pb2_grpc
 from lepton_runtime.server import principal
@@ -24,7 +25,6 @@ from lepton_storage.store import ObjectStore
 
 __all__ = ["StorageServicer"]
 
-_HASH_BYTES = 32
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -139,8 +139,8 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: storage_pb2.HasChunksRequest, context: _Context
     ) -> storage_pb2.HasChunksResponse:
         """Tell which chunks are on this node."""
-        if any(len(chunk_hash) != _HASH_BYTES for chunk_hash in request.hashes):
-            raise InvalidArgumentError("a chunk's hash has 32 bytes")
+        if any(len(chunk_hash) != HASH_BYTES for chunk_hash in request.hashes):
+            raise InvalidArgumentError(f"a chunk's hash has {HASH_BYTES} bytes")
         return storage_pb2.HasChunksResponse(hashes=await self._chunks.good(request.hashes))
 
     async def CreateDataset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lepton_ai.chunking import CHUNK_BYTES, check_object_id, digest, object_id, slices
+from lepton_ai.chunking import CHUNK_BYTES, HASH_BYTES, check_object_id, digest, object_id, slices
 from lepton_ai.errors import InvalidArgumentError, ResourceExhaustedError
 from lepton_ai.proto.v1.storage_pb2 import (
     Chunk,
@@ -25,7 +25,6 @@ from lepton_storage.shared import SharedCopies
 __all__ = ["MAX_REPLICATION", "ObjectStore"]
 
 MAX_REPLICATION = 5
-_HASH_BYTES = 32
 _SMALL_BYTES = 256 * 1024
 
 
@@ -87,14 +86,13 @@ class ObjectStore:
             ResourceExhaustedError: It is too large, a quota is used up, or the nodes are full.
             UnavailableError: Too few nodes could keep it.
         """
-        manifest = self._announced(request)
+        manifest = await self._announced(request)
         manifest.tenant = tenant
         self._quotas.check(tenant, manifest.size_bytes)
         count = await self._copies.count(request.replication)
         if request.content:
             [chunk] = manifest.chunks
-            kept = await self.keep(chunk.hash, request.content, tenant, request.replication)
-            chunk.CopyFrom(kept)
+            chunk.nodes[:] = await self._copies.make(chunk, request.content, tenant, count)
         elif missing := await self._missing(manifest, count):
             return CommitObjectResponse(missing=missing)
         manifest.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
@@ -140,14 +138,14 @@ class ObjectStore:
             [(await self._copies.find(part.chunk))[part.start : part.stop] for part in parts]
         )
 
-    def _announced(self, request: CommitObjectRequest) -> Object:
+    async def _announced(self, request: CommitObjectRequest) -> Object:
         """The manifest that a request asks for, with no places yet."""
         if not 0 <= request.replication <= MAX_REPLICATION:
             raise InvalidArgumentError(
                 f"replication is {request.replication}",
                 hint=f"1 to {MAX_REPLICATION}, or 0 for the cluster's default",
             )
-        chunks = _of_content(request.content) if request.content else request.chunks
+        chunks = await _of_content(request.content) if request.content else request.chunks
         _check_chunks(chunks)
         manifest = Object(id=object_id(chunks), replication=request.replication)
         manifest.size_bytes = sum(chunk.size_bytes for chunk in chunks)
@@ -184,22 +182,22 @@ async def _digest(data: bytes) -> bytes:
     return digest(data) if len(data) <= _SMALL_BYTES else await asyncio.to_thread(digest, data)
 
 
-def _of_content(content: bytes) -> list[Chunk]:
+async def _of_content(content: bytes) -> list[Chunk]:
     if len(content) > CHUNK_BYTES:
         raise InvalidArgumentError(
             f"content of {len(content)} bytes is more than one chunk",
             hint=f"send it as chunks of {CHUNK_BYTES} bytes",
         )
-    return [Chunk(hash=digest(content), size_bytes=len(content))]
+    return [Chunk(hash=await _digest(content), size_bytes=len(content))]
 
 
 def _check_chunks(chunks: Sequence[Chunk]) -> None:
     """Equal content is cut in one way only."""
     for number, chunk in enumerate(chunks, 1):
         least = CHUNK_BYTES if number < len(chunks) else 1
-        if len(chunk.hash) != _HASH_BYTES or not least <= chunk.size_bytes <= CHUNK_BYTES:
+        if len(chunk.hash) != HASH_BYTES or not least <= chunk.size_bytes <= CHUNK_BYTES:
             raise InvalidArgumentError(
                 f"chunk {number} of {len(chunks)} has {chunk.size_bytes} bytes "
                 f"and a hash of {len(chunk.hash)}",
-                hint=f"all but the last have {CHUNK_BYTES}, and a hash has {_HASH_BYTES}",
+                hint=f"all but the last have {CHUNK_BYTES}, and a hash has {HASH_BYTES}",
             )

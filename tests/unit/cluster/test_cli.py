@@ -5,9 +5,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner
 
+from lepton_ai.cli.arguments import parse_size
 from lepton_ai.cli.commands import app
 from lepton_ai.cli.declaration import model_of, read_model_file
-from lepton_ai.cli.output import age_text, parse_size, size_text
+from lepton_ai.cli.output import age_text, size_text
 from lepton_ai.cluster.transport import HttpAnswer, error_of_answer
 from lepton_ai.errors import (
     InternalError,

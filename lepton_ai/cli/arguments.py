@@ -1,0 +1,56 @@
+"""What people write on the command line, and what they mean by it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from lepton_ai.cli.output import SIZE_UNITS
+from lepton_ai.errors import InvalidArgumentError
+
+__all__ = ["Json", "name_and_version", "parse_size", "pinned_version"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_SIZE = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(SIZE_UNITS)})?")
+
+
+def parse_size(text: str) -> int:
+    """The bytes that a person means.
+
+    Raises:
+        InvalidArgumentError: It is no size.
+
+    Example:
+        >>> parse_size("1.5KiB")
+        1536
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidArgumentError(f"{text!r} is no size", hint="such as 500MiB, 2 TiB or 0")
+    return round(float(found[1]) * 1024 ** SIZE_UNITS.index(found[2] or "B"))
+
+
+def name_and_version(text: str) -> tuple[str, int]:
+    """What NAME:VERSION says; the version is 0 where it is left out.
+
+    Raises:
+        InvalidArgumentError: The version is no number.
+
+    Example:
+        >>> name_and_version("mnist:3"), name_and_version("mnist")
+        (('mnist', 3), ('mnist', 0))
+    """
+    name, colon, version = text.partition(":")
+    if colon and not version.isdecimal():
+        raise InvalidArgumentError(f"{text!r} names no version", hint="such as 'mnist:3'")
+    return name, int(version or 0)
+
+
+def pinned_version(text: str) -> tuple[str, int]:
+    """As `name_and_version`, where the version may not be left out."""
+    name, version = name_and_version(text)
+    if not version:
+        raise InvalidArgumentError(f"{text!r} names no version", hint="such as 'mnist:3'")
+    return name, version
