@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lepton_ai.datasets.archives import is_archive, unpack
+from lepton_ai.datasets.readers import (
+    IMAGE_SUFFIXES,
+    arrays_of,
+    class_names,
+    csv_table,
+    existing,
+    image_pixels,
+    images_below,
+    parquet_table,
+)
 from lepton_ai.errors import DataError, NotFoundError
 from lepton_ai.learn.declaration import nearest
 
@@ -19,14 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["rows_from", "splits_from"]
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-_TABLES = (".csv", ".parquet")
+_TABLES = {".csv": csv_table, ".parquet": parquet_table}
 _ARRAYS = (".npy", ".npz")
+_GREY = ("1", "L", "I;16")
 _SPLITS = ("train", "validation", "test")
 _WHOLE = "train"
 _SUPPORTED = "a .csv, .parquet, .npy or .npz file, a folder of images, or an archive of these"
 
 Columns = dict[str, NDArray[Any]]
+Size = tuple[int, int] | None
 
 
 def splits_from(
@@ -60,15 +72,20 @@ def splits_from(
         >>> splits["train"]["x"].tolist(), splits["train"]["y"].tolist()
         ([[50.0], [60.0]], [150, 190])
     """
-    source = Path(path)
-    if not source.exists():
-        raise NotFoundError(f"there is no {path}")
+    source = existing(path)
     if source.is_file() and is_archive(source):
         with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
             unpack(source, Path(folder))
             return splits_from(_content(Path(folder)), label=label, image_size=image_size)
     parts = _parts(source) or {_WHOLE: source}
-    return {name: _columns(part, label, image_size) for name, part in parts.items()}
+    kinds = {_kind(part) for part in parts.values()}
+    if kinds == {_Kind.IMAGES}:
+        return _image_splits(parts, image_size)
+    if kinds == {_Kind.TABLE}:
+        return _table_splits(parts, label)
+    if kinds == {_Kind.ARRAYS}:
+        return {name: arrays_of(part) for name, part in parts.items()}
+    raise DataError(f"{source} has splits of different kinds", hint="tables, arrays or images")
 
 
 def rows_from(path: str | Path, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -88,22 +105,28 @@ def rows_from(path: str | Path, shape: tuple[int, ...]) -> NDArray[Any]:
         raise NotFoundError(f"there is no file {path}")
     kind = source.suffix.lower()
     if kind in _TABLES:
-        return _matrix(_table(source, kind))
+        return _matrix(_values_of(_rows(source)))
     if kind == ".npy":
-        return _arrays(source)["x"]
-    if kind in _IMAGES:
+        return arrays_of(source)["x"]
+    if kind in IMAGE_SUFFIXES:
         return _image_row(source, shape)
     raise DataError(f"{source} holds no rows", hint=".csv, .parquet, .npy, .json or an image")
 
 
-def _columns_of_table(table: pd.DataFrame, label: str) -> Columns:
-    """The columns of a table; see `splits_from`."""
-    if not label:
-        return {str(name): _values(column, str(name)) for name, column in table.items()}
-    if label not in table.columns:
-        raise NotFoundError(f"there is no column {label!r}", hint=nearest(label, map(str, table)))
-    labels = cast("pd.Series", table[label])
-    return {"x": _matrix(table.drop(columns=label)), **_labels(_values(labels, label))}
+class _Kind(enum.Enum):
+    IMAGES = enum.auto()
+    TABLE = enum.auto()
+    ARRAYS = enum.auto()
+
+
+def _kind(source: Path) -> _Kind:
+    if source.is_dir():
+        return _Kind.IMAGES
+    if source.suffix.lower() in _TABLES:
+        return _Kind.TABLE
+    if source.suffix.lower() in _ARRAYS:
+        return _Kind.ARRAYS
+    raise DataError(f"{source} cannot be a dataset", hint=_SUPPORTED)
 
 
 def _content(folder: Path) -> Path:
@@ -112,7 +135,13 @@ def _content(folder: Path) -> Path:
     if len(entries) != 1:
         return folder
     [only] = entries
-    return folder if only.is_dir() and only.name in _SPLITS else only
+    # A single split or class stays in its folder.
+    whole = only.is_dir() and (only.name in _SPLITS or not _has_folders_or_data(only))
+    return folder if whole else only
+
+
+def _has_folders_or_data(folder: Path) -> bool:
+    return any(each.is_dir() or each.suffix in (*_TABLES, *_ARRAYS) for each in folder.iterdir())
 
 
 def _is_noise(path: Path) -> bool:
@@ -133,39 +162,35 @@ def _parts(source: Path) -> dict[str, Path]:
     return found if _WHOLE in found else {}
 
 
-def _columns(source: Path, label: str, image_size: tuple[int, int] | None) -> Columns:
-    if source.is_dir():
-        return _images(source, image_size)
-    kind = source.suffix.lower()
-    if kind in _TABLES:
-        return _columns_of_table(_table(source, kind), label)
-    if kind in _ARRAYS:
-        return _arrays(source)
-    raise DataError(f"{source} cannot be a dataset", hint=_SUPPORTED)
+def _table_splits(parts: Mapping[str, Path], label: str) -> dict[str, Columns]:
+    """All splits with the columns of the training split in its order, and one number a label."""
+    columns = {name: _values_of(_rows(part)) for name, part in parts.items()}
+    order = list(columns[_WHOLE])
+    for name, found in columns.items():
+        if set(found) != set(order):
+            differ = ", ".join(sorted(set(found) ^ set(order)))
+            raise DataError(f"split {name!r} has other columns than {_WHOLE!r}: {differ}")
+    if not label:
+        return columns
+    if label not in order:
+        raise NotFoundError(f"there is no column {label!r}", hint=nearest(label, order))
+    inputs = [name for name in order if name != label]
+    labels = _numbered({name: found[label] for name, found in columns.items()})
+    return {
+        name: {"x": _matrix({each: found[each] for each in inputs}), **labels[name]}
+        for name, found in columns.items()
+    }
 
 
-def _table(source: Path, kind: str) -> pd.DataFrame:
-    import pandas as pd
-
-    read = pd.read_csv if kind == ".csv" else pd.read_parquet
-    try:
-        table = read(source)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{source} is not a table: {error}") from None
+def _rows(source: Path) -> pd.DataFrame:
+    table = _TABLES[source.suffix.lower()](source)
     if table.empty:
         raise DataError(f"{source} has no rows")
     return table
 
 
-def _arrays(source: Path) -> Columns:
-    try:
-        loaded = np.load(source, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"x": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded}
-    except (ValueError, OSError, TypeError, EOFError) as error:
-        raise DataError(f"{source} is not a file of plain arrays: {error}") from None
+def _values_of(table: pd.DataFrame) -> Columns:
+    return {str(name): _values(column, str(name)) for name, column in table.items()}
 
 
 def _values(column: pd.Series, name: str) -> NDArray[Any]:
@@ -176,15 +201,22 @@ def _values(column: pd.Series, name: str) -> NDArray[Any]:
     if values.dtype.kind in "iub":
         return values
     if values.dtype.kind == "f":
-        return values.astype(np.float32)
+        return _float32(values, name)
     if all(isinstance(value, str) for value in values):
         return values.astype(str)
     raise DataError(f"column {name!r} has neither numbers nor texts")
 
 
-def _matrix(table: pd.DataFrame) -> NDArray[Any]:
+def _float32(values: NDArray[Any], name: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise DataError(f"column {name!r} has numbers too large for float32, or infinity")
+    return narrow
+
+
+def _matrix(columns: Columns) -> NDArray[Any]:
     """All columns side by side; a single column of texts stays one."""
-    columns = {str(name): _values(column, str(name)) for name, column in table.items()}
     if not columns:
         raise DataError("the table has no column but the label")
     texts = [name for name, values in columns.items() if values.dtype.kind == "U"]
@@ -195,76 +227,80 @@ def _matrix(table: pd.DataFrame) -> NDArray[Any]:
             f"column {texts[0]!r} has texts, which are no numbers",
             hint="drop it or encode it, or upload without a label",
         )
-    return np.stack([values.astype(np.float32) for values in columns.values()], axis=1)
+    return np.stack([_float32(values, name) for name, values in columns.items()], axis=1)
 
 
-def _labels(values: NDArray[Any]) -> Columns:
-    if values.dtype.kind != "U":
-        return {"y": values.astype(np.int64) if values.dtype.kind in "iub" else values}
-    _, numbers = np.unique(values, return_inverse=True)
-    return {"y": numbers.astype(np.int64), "label": values}
+def _numbered(labels: Mapping[str, NDArray[Any]]) -> dict[str, Columns]:
+    """Labels of each split as numbers; the same text has the same number in all."""
+    if not any(values.dtype.kind == "U" for values in labels.values()):
+        return {
+            name: {"y": values.astype(np.int64) if values.dtype.kind in "iub" else values}
+            for name, values in labels.items()
+        }
+    texts = {name: values.astype(str) for name, values in labels.items()}
+    names = np.unique(np.concatenate(list(texts.values())))
+    return {
+        name: {"y": np.searchsorted(names, values).astype(np.int64), "label": values}
+        for name, values in texts.items()
+    }
 
 
-def _images(folder: Path, size: tuple[int, int] | None) -> Columns:
-    classes = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
-    files = [
-        (path, number)
-        for number, entry in enumerate(each for each in classes if not _is_noise(each))
-        for path in sorted(entry.iterdir())
-        if path.suffix.lower() in _IMAGES
-    ]
-    if not files:
-        hint = f"give each class a folder of its own; a dataset is {_SUPPORTED}"
-        raise DataError(f"{folder} has no images", hint=hint)
-    numbers = np.array([number for _, number in files], np.int64)
-    names = np.array([path.parent.name for path, _ in files])
-    return {"x": _pixels([path for path, _ in files], size), "y": numbers, "label": names}
+def _image_splits(parts: Mapping[str, Path], size: Size) -> dict[str, Columns]:
+    """All splits with one number for each class, and images of one kind and size."""
+    folders = {name for part in parts.values() for name in class_names(part)}
+    classes = sorted(name for name in folders if not _is_noise(Path(name)))
+    files = {name: images_below(part, classes) for name, part in parts.items()}
+    for part in parts.values():
+        _check_all_images(part, classes)
+    shape = _common_shape([path for found in files.values() for path, _ in found], size)
+    return {name: _image_columns(found, classes, shape) for name, found in files.items()}
 
 
-def _pixels(paths: list[Path], size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """Images as one array: grey if all are, else RGB. One image at a time is in memory twice."""
+def _check_all_images(folder: Path, classes: Sequence[str]) -> None:
+    for name in classes:
+        for path in (folder / name).glob("*"):
+            if path.suffix.lower() not in IMAGE_SUFFIXES and not _is_noise(path):
+                hint = f"one of {', '.join(sorted(IMAGE_SUFFIXES))}; remove what is no image"
+                raise DataError(f"{path} is not an image that can be read", hint=hint)
+
+
+def _common_shape(paths: Sequence[Path], size: Size) -> tuple[int, int, int]:
+    """Height, width and channels of all images: grey if all are, else RGB."""
     from PIL import Image
 
-    try:
-        with Image.open(paths[0]) as first:
-            height, width = size or (first.height, first.width)
-        mode = "L" if _all_grey(paths) else "RGB"
-        pixels = np.empty((len(paths), height, width, 1 if mode == "L" else 3), np.uint8)
-        for row, path in enumerate(paths):
+    channels, common = 1, size
+    for path in paths:
+        try:
             with Image.open(path) as image:
-                if size is None and (image.height, image.width) != (height, width):
-                    raise DataError(
-                        f"{path} is {image.height}x{image.width} and others are {height}x{width}",
-                        hint="give the size that all are to be scaled to",
-                    )
-                scaled = image.convert(mode).resize((width, height))
-            pixels[row] = np.asarray(scaled, np.uint8).reshape(pixels.shape[1:])
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"an image cannot be read: {error}") from None
-    return pixels
+                mode, found = image.mode, (image.height, image.width)
+        except (OSError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path} is not an image: {error}") from None
+        common = common or found
+        if size is None and found != common:
+            raise DataError(
+                f"{path} is {found[0]}x{found[1]} and others are {common[0]}x{common[1]}",
+                hint="give the size that all are to be scaled to",
+            )
+        if mode not in _GREY:
+            channels = 3
+    height, width = cast("tuple[int, int]", common)
+    return height, width, channels
+
+
+def _image_columns(
+    files: Sequence[tuple[Path, int]], classes: Sequence[str], shape: tuple[int, int, int]
+) -> Columns:
+    height, width, channels = shape
+    pixels = np.empty((len(files), *shape), np.uint8)
+    for row, (path, _) in enumerate(files):
+        pixels[row] = image_pixels(path, (height, width), channels)
+    numbers = np.array([number for _, number in files], np.int64)
+    return {"x": pixels, "y": numbers, "label": np.array(classes)[numbers]}
 
 
 def _image_row(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """One image as a model takes it: ``(1, height, width)`` or ``(1, height, width, channels)``."""
-    from PIL import Image
-
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)):
         raise DataError(f"the model takes rows of shape {shape}, which are no images")
-    height, width = shape[:2]
-    try:
-        with Image.open(path) as image:
-            mode = "RGB" if shape[2:] == (3,) else "L"
-            scaled = image.convert(mode).resize((width, height))
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not an image: {error}") from None
-    return np.asarray(scaled, np.uint8).reshape(1, *shape)
-
-
-def _all_grey(paths: Iterable[Path]) -> bool:
-    from PIL import Image
-
-    for path in paths:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "I;16"):
-                return False
-    return True
+    channels = shape[2] if len(shape) == 3 else 1
+    return image_pixels(path, (shape[0], shape[1]), channels).reshape(1, *shape)

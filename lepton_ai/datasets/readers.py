@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +17,22 @@ from lepton_ai.learn.declaration import nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_csv", "read_images", "read_numpy", "read_parquet"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "arrays_of",
+    "class_names",
+    "csv_table",
+    "existing",
+    "image_pixels",
+    "images_below",
+    "parquet_table",
+    "read_csv",
+    "read_images",
+    "read_numpy",
+    "read_parquet",
+]
 
-_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 
 
 def read_csv(path: str | Path, *, label: str) -> tuple[pd.DataFrame, pd.Series]:
@@ -42,9 +57,7 @@ def read_csv(path: str | Path, *, label: str) -> tuple[pd.DataFrame, pd.Series]:
         >>> list(x), y.tolist()
         (['area'], [150, 190])
     """
-    import pandas as pd
-
-    return _table(pd.read_csv, path, label)
+    return _labelled(csv_table(path), path, label)
 
 
 def read_parquet(path: str | Path, *, label: str) -> tuple[pd.DataFrame, pd.Series]:
@@ -70,9 +83,7 @@ def read_parquet(path: str | Path, *, label: str) -> tuple[pd.DataFrame, pd.Seri
         >>> list(x), y.tolist()
         (['area'], [150])
     """
-    import pandas as pd
-
-    return _table(pd.read_parquet, path, label)
+    return _labelled(parquet_table(path), path, label)
 
 
 def read_numpy(path: str | Path, *, x: str = "x", y: str = "y") -> tuple[Any, Any]:
@@ -98,14 +109,11 @@ def read_numpy(path: str | Path, *, x: str = "x", y: str = "y") -> tuple[Any, An
         >>> x.tolist(), y.tolist()
         ([[50.0]], [150.0])
     """
-    try:
-        with np.load(_existing(path), allow_pickle=False) as arrays:
-            for name in (x, y):
-                if name not in arrays:
-                    raise NotFoundError(f"{path} has no {name!r}", hint=nearest(name, arrays))
-            return arrays[x], arrays[y]
-    except (ValueError, OSError, TypeError) as failure:
-        raise DataError(f"{path} is not an .npz file of plain arrays: {failure}") from None
+    arrays = arrays_of(path)
+    for name in (x, y):
+        if name not in arrays:
+            raise NotFoundError(f"{path} has no {name!r}", hint=nearest(name, arrays))
+    return arrays[x], arrays[y]
 
 
 def read_images(
@@ -138,38 +146,84 @@ def read_images(
     """
     if channels not in (1, 3):
         raise DataError(f"channels is {channels}", hint="3 for colour or 1 for grey")
-    classes = sorted(entry.name for entry in _existing(folder).iterdir() if entry.is_dir())
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((Path(folder) / name).iterdir())
-        if path.suffix.lower() in _IMAGES
-    ]
-    if not files:
-        raise DataError(f"{folder} has no images", hint="give each class a folder of its own")
-    images = np.stack([_image(path, size, channels) for path, _ in files])
-    return images, np.array([label for _, label in files], np.int64), classes
+    classes = class_names(existing(folder))
+    files = images_below(Path(folder), classes)
+    pixels = np.stack([image_pixels(path, size, channels) for path, _ in files])
+    return pixels, np.array([label for _, label in files], np.int64), classes
 
 
-def _existing(path: str | Path) -> Path:
+def existing(path: str | Path) -> Path:
+    """`path`, which must be there."""
     if not Path(path).exists():
         raise NotFoundError(f"there is no {path}")
     return Path(path)
 
 
-def _table(
-    read: Callable[..., Any], path: str | Path, label: str
-) -> tuple[pd.DataFrame, pd.Series]:
+def csv_table(path: str | Path) -> pd.DataFrame:
+    """The table in a CSV file.
+
+    Raises:
+        DataError: There is none.
+    """
+    import pandas as pd
+
+    return _table(pd.read_csv, path)
+
+
+def parquet_table(path: str | Path) -> pd.DataFrame:
+    """The table in a Parquet file.
+
+    Raises:
+        DataError: There is none.
+    """
+    import pandas as pd
+
+    return _table(pd.read_parquet, path)
+
+
+def arrays_of(path: str | Path) -> dict[str, NDArray[Any]]:
+    """The arrays in an ``.npz`` file, or ``x`` for that of an ``.npy`` file; no pickled objects.
+
+    Raises:
+        DataError: It is no such file.
+    """
     try:
-        table: pd.DataFrame = read(_existing(path))
-    except (ValueError, OSError) as failure:
-        raise DataError(f"{path} is not a table: {failure}") from None
-    if label not in table:
-        raise NotFoundError(f"{path} has no column {label!r}", hint=nearest(label, table.columns))
-    return table.drop(columns=label), cast("pd.Series", table[label])
+        # Opened here: of a damaged file NumPy would leave it open.
+        with existing(path).open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return {"x": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (ValueError, OSError, TypeError, EOFError, BadZipFile, zlib.error) as failure:
+        raise DataError(f"{path} is not a file of plain arrays: {failure}") from None
 
 
-def _image(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+def class_names(folder: Path) -> list[str]:
+    """The folders in a folder of images, one for each class."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+
+
+def images_below(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Each image with the number of its class.
+
+    Raises:
+        DataError: There are none.
+    """
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((folder / name).glob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    if not files:
+        raise DataError(f"{folder} has no images", hint="give each class a folder of its own")
+    return files
+
+
+def image_pixels(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """An image scaled to ``(height, width, channels)``.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     from PIL import Image
 
     height, width = size
@@ -179,3 +233,16 @@ def _image(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8
     except (OSError, Image.DecompressionBombError) as failure:
         raise DataError(f"{path} is not an image: {failure}") from None
     return np.asarray(scaled, np.uint8).reshape(height, width, channels)
+
+
+def _table(read: Callable[..., Any], path: str | Path) -> pd.DataFrame:
+    try:
+        return read(existing(path))
+    except (ValueError, OSError) as failure:
+        raise DataError(f"{path} is not a table: {failure}") from None
+
+
+def _labelled(table: pd.DataFrame, path: str | Path, label: str) -> tuple[pd.DataFrame, pd.Series]:
+    if label not in table:
+        raise NotFoundError(f"{path} has no column {label!r}", hint=nearest(label, table.columns))
+    return table.drop(columns=label), cast("pd.Series", table[label])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -165,3 +166,70 @@ def test_an_encrypted_member_is_refused(tmp_path: Path, into: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match="encrypted"):
         unpack(path, into)
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_tar_that_ends_between_members_is_cut_short(
+    tmp_path: Path, into: Path, kept: int
+) -> None:
+    whole = taped(tmp_path / "whole.tgz", *(plain(str(n), b"x" * 600) for n in range(4)))
+    content = gzip.decompress(whole.read_bytes())[: kept * (512 + 1024)]
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(DataError, match="cut short"):
+        unpack(tmp_path / "a.tar", into)
+
+
+def test_a_bad_header_amid_a_tar_is_said(tmp_path: Path, into: Path) -> None:
+    whole = taped(tmp_path / "whole.tgz", *(plain(str(n), b"x" * 600) for n in range(4)))
+    content = bytearray(gzip.decompress(whole.read_bytes()))
+    content[2 * (512 + 1024) + 10] ^= 0xFF
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(DataError, match="a header in it is bad"):
+        unpack(tmp_path / "a.tar", into)
+
+
+def test_a_zip_member_shorter_than_it_claims_is_said(tmp_path: Path, into: Path) -> None:
+    path = zipped(tmp_path / "a.zip", ("x", b"12345"))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\1\2") + 24  # the size when unpacked, in the directory
+    data[at : at + 4] = (50).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError):
+        unpack(path, into)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_only_methods_with_a_bound_are_unpacked(tmp_path: Path, into: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as file:
+        file.writestr("x", bytes(1_000))
+    with pytest.raises(DataError, match="not stored or deflated"):
+        unpack(tmp_path / "a.zip", into)
+
+
+def test_a_header_that_claims_too_much_is_refused(tmp_path: Path, into: Path) -> None:
+    header = special("x", tarfile.XHDTYPE)[0]
+    header.size = 1 << 30
+    (tmp_path / "a.tar").write_bytes(header.tobuf() + bytes(1024))
+    with pytest.raises(DataError, match="claims 1073741824 bytes"):
+        unpack(tmp_path / "a.tar", into)
+
+
+def test_folders_count_and_have_a_depth(tmp_path: Path, into: Path) -> None:
+    folders = [special(f"d{number}", tarfile.DIRTYPE) for number in range(5)]
+    with pytest.raises(ResourceExhaustedError, match="too many"):
+        unpack(taped(tmp_path / "a.tgz", *folders), into, Limits(members=4))
+    deep = plain("/".join("d" * 40) + "/x")
+    with pytest.raises(DataError, match="32 deep"):
+        unpack(taped(tmp_path / "b.tgz", deep), into)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_every_kind_of_tar_comes_out(tmp_path: Path, into: Path, mode: str) -> None:
+    path = tmp_path / f"a.tar{mode[1:].replace(':', '.')}"
+    with tarfile.open(path, mode) as file:
+        for number in range(3):
+            member = tarfile.TarInfo(f"./{number}")
+            member.size = 3_000_000
+            file.addfile(member, io.BytesIO(bytes([number]) * member.size))
+    unpack(path, into, Limits(ratio=1_000_000))
+    assert files(into) == {str(number): bytes([number]) * 3_000_000 for number in range(3)}
