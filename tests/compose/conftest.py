@@ -71,6 +71,12 @@ def until(holds: Callable[[], bool], timeout_s: float = 60.0) -> float:
         time.sleep(0.2)
 
 
+def _forget_stale_images() -> None:
+    """Each build leaves gigabytes of the one before; what is an hour old is a cache still."""
+    ours = ["--filter", "label=org.opencontainers.image.title=lepton", "--filter", "until=1h"]
+    subprocess.run(["docker", "image", "prune", "--force", *ours], check=True, timeout=300)
+
+
 @pytest.fixture(scope="session")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     with socket.socket() as free:
@@ -86,6 +92,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     ours("down", "-v", "--remove-orphans")
     try:
         ours("build", timeout_s=1800)
+        _forget_stale_images()
         ours("up", "-d")
         yield ours
         print(ours("ps"))
