@@ -18,26 +18,21 @@ INCLUDES = [
     f"-I{files('grpc_tools') / '_proto'}",
     f"-I{Path(annotations_pb2.__file__).parents[2]}",
 ]
-PACKAGES = {
-    # folder of the protos -> folder that its Python path starts from
-    "lepton_ai/proto/v1": "",
-    "lepton_worker/inference/proto": "services/worker",
-}
+PACKAGES = ("lepton_ai/proto/v1", "lepton_runtime/oip")
 # Whoever stands in front turns REST into gRPC by this set.
 SERVICES = "lepton_ai/proto/v1"
 
 
 def generate(target: Path) -> None:
     """Write modules and stubs below `target`, laid out as in the checkout."""
-    for package, start in PACKAGES.items():
-        output = target / start
-        (output / package).mkdir(parents=True, exist_ok=True)
-        arguments = [f"--python_out={output}", f"--pyi_out={output}"]
+    for package in PACKAGES:
+        (target / package).mkdir(parents=True, exist_ok=True)
+        arguments = [f"--python_out={target}", f"--pyi_out={target}"]
         if package == SERVICES:
             arguments += [
-                f"--grpc_python_out={output}",
+                f"--grpc_python_out={target}",
                 "--include_imports",
-                f"--descriptor_set_out={output / package / 'descriptors.binpb'}",
+                f"--descriptor_set_out={target / package / 'descriptors.binpb'}",
             ]
         sources = sorted(str(path) for path in (PROTOS / package).glob("*.proto"))
         if protoc.main(["protoc", *INCLUDES, *arguments, *sources]) != 0:
@@ -55,11 +50,10 @@ def differences() -> list[str]:
 
 
 def _contents(root: Path) -> dict[str, bytes]:
-    folders = [Path(start) / package for package, start in PACKAGES.items()]
     return {
         str(path.relative_to(root)): path.read_bytes()
-        for folder in folders
-        for path in (root / folder).iterdir()
+        for package in PACKAGES
+        for path in (root / package).iterdir()
         if path.is_file() and path.name != "__init__.py"
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import http.client
 import json
 import select
@@ -22,10 +23,13 @@ from typing import Any
 
 import grpc
 import jwt
+import numpy as np
 import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from onnx import TensorProto, helper
 
 from lepton_ai.proto.v1 import (
@@ -43,11 +47,12 @@ from lepton_runtime import keys
 from lepton_runtime.certificates import Authority
 from lepton_runtime.clock import SystemClock
 from lepton_runtime.memory import MemoryState
+from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_runtime.state import Remove, Write
-from lepton_worker.inference.proto import grpc_service_pb2 as pb
 
 TIMEOUT_S = 20.0
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+TRITON_CALLS = Path(__file__).parent / "tritonclient" / "calls.py"
 LIMITS = Limits(max_request_bytes=4 * 1024 * 1024)
 
 
@@ -117,10 +122,13 @@ class Replica:
         stack.callback(self._end)
         self.address = self._event()["http_address"]
         for name in names:
-            command = {"op": "load", "id": 1, "name": name, "version": "1", "path": str(model)}
-            assert self.child.stdin is not None
-            self.child.stdin.write(json.dumps(command).encode() + b"\n")
-            assert self._event()["event"] == "loaded"
+            self.load(name, "1", model)
+
+    def load(self, name: str, version: str, path: Path) -> None:
+        command = {"op": "load", "id": 1, "name": name, "version": version, "path": str(path)}
+        assert self.child.stdin is not None
+        self.child.stdin.write(json.dumps(command).encode() + b"\n")
+        assert self._event()["event"] == "loaded"
 
     def kill(self) -> None:
         self.child.kill()
@@ -438,17 +446,146 @@ def test_bad_input_says_the_same_over_rest_and_grpc(cluster: Cluster) -> None:
     assert wrong.value.details() == answer.json["error"]
 
 
-def test_compressed_grpc_is_refused_clearly(cluster: Cluster) -> None:
+@pytest.mark.parametrize("size", [1_000, 100_000])
+def test_rest_answers_are_compressed_on_request(cluster: Cluster, size: int) -> None:
+    values = [float(number) for number in range(size)]
+    plain = cluster.infer("scale", values)
+    packed = cluster.request(
+        "POST", "/v2/models/scale/infer", _rest_input(values), Accept_Encoding="gzip"
+    )
+    assert packed.headers["content-encoding"] == "gzip"
+    assert len(packed.body) < 0.6 * len(plain.body)
+    assert gzip.decompress(packed.body) == plain.body
+
+
+def test_compressed_messages_are_answered(cluster: Cluster) -> None:
+    metadata = (("authorization", f"Bearer {cluster.keys.token()}"),)
+    with cluster.channel() as channel:
+        infer = channel.unary_unary(INFER, response_deserializer=pb.ModelInferResponse.FromString)
+        for algorithm in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            answer = infer(
+                _grpc_input("scale", [1.0] * 100).SerializeToString(),
+                timeout=TIMEOUT_S,
+                metadata=metadata,
+                compression=algorithm,
+            )
+            assert np.frombuffer(answer.raw_output_contents[0], "<f4").tolist() == [2.0] * 100
+        with pytest.raises(grpc.RpcError) as unknown:
+            infer(
+                _grpc_input("scael", [1.0]).SerializeToString(),
+                timeout=TIMEOUT_S,
+                metadata=metadata,
+                compression=grpc.Compression.Gzip,
+            )
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+        assert "did you mean 'scale'" in unknown.value.details()
+
+
+def test_what_compressed_messages_hold_is_limited(cluster: Cluster) -> None:
     metadata = (("authorization", f"Bearer {cluster.keys.token()}"),)
     with cluster.channel() as channel, pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary(INFER)(
-            _grpc_input("scale", [1.0] * 100).SerializeToString(),
+            bytes(2 * LIMITS.max_request_bytes),
             timeout=TIMEOUT_S,
             metadata=metadata,
             compression=grpc.Compression.Gzip,
         )
-    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "compress" in refused.value.details()
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def _stream(cluster: Cluster, requests: Iterator[pb.ModelInferRequest], **claims: Any) -> Any:
+    metadata = (("authorization", f"Bearer {cluster.keys.token(**claims)}"),)
+    with cluster.channel() as channel:
+        call = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=lambda one: one.SerializeToString(),
+            response_deserializer=pb.ModelStreamInferResponse.FromString,
+        )
+        yield from call(requests, timeout=TIMEOUT_S, metadata=metadata)
+
+
+def test_a_stream_is_answered_in_order_although_a_replica_dies(
+    cluster: Cluster, model: Path
+) -> None:
+    with ExitStack() as stack:
+        replicas = [Replica(stack, model, "flow") for _ in range(2)]
+        cluster.deploy("flow", *(replica.address for replica in replicas))
+        eventually(lambda: cluster.infer("flow", [1.0]).status == 200)
+
+        def requests() -> Iterator[pb.ModelInferRequest]:
+            for number in range(300):
+                if number == 100:
+                    replicas[0].kill()
+                request = _grpc_input("flow" if number != 150 else "flew", [float(number)])
+                request.id = str(number)
+                yield request
+
+        answers = list(_stream(cluster, requests()))
+        cluster.remove("flow", 0, 1)
+    assert [answer.infer_response.id for answer in answers] == [str(n) for n in range(300)]
+    assert "did you mean 'flow'" in answers.pop(150).error_message
+    for answer in answers:
+        assert not answer.error_message
+        assert answer.infer_response.parameters["triton_final_response"].bool_param
+        [value] = np.frombuffer(answer.infer_response.raw_output_contents[0], "<f4")
+        assert value == 2 * int(answer.infer_response.id)
+
+
+def test_a_stream_needs_a_key_for_each_of_its_requests(cluster: Cluster) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        next(_stream(cluster, iter([_grpc_input("scale", [1.0])]), exp=int(time.time()) - 60))
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+    def requests() -> Iterator[pb.ModelInferRequest]:
+        yield _grpc_input("scale", [1.0])
+        assert first_came.wait(TIMEOUT_S)
+        cluster.revoke("streaming")
+        token = cluster.keys.token(jti="streaming")
+        eventually(lambda: cluster.request("GET", "/v2", token=token).status == 403)
+        yield _grpc_input("scale", [1.0])
+
+    first_came = Event()
+    stream = _stream(cluster, requests(), jti="streaming")
+    assert not next(stream).error_message
+    first_came.set()
+    assert next(stream).error_message
+
+
+def test_reflection_describes_what_is_offered(cluster: Cluster) -> None:
+    metadata = (("authorization", f"Bearer {cluster.keys.token()}"),)
+    with cluster.channel() as channel:
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        asked = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(
+                file_containing_symbol="inference.GRPCInferenceService"
+            ),
+        ]
+        services, file = call(iter(asked), timeout=TIMEOUT_S, metadata=metadata)
+    names = {service.name for service in services.list_services_response.service}
+    assert {"inference.GRPCInferenceService", "lepton_ai.proto.v1.SchedulerService"} <= names
+    [content] = file.file_descriptor_response.file_descriptor_proto
+    described = descriptor_pb2.FileDescriptorProto.FromString(content)
+    assert "ModelInferRequest" in {message.name for message in described.message_type}
+
+
+def test_an_unmodified_tritonclient(
+    cluster: Cluster, triton_python: Path, triton_models: dict[str, Path]
+) -> None:
+    with ExitStack() as stack:
+        replica = Replica(stack, triton_models["tens:1"], "tens")
+        replica.load("tens", "2", triton_models["tens:2"])
+        replica.load("echo", "1", triton_models["echo:1"])
+        cluster.deploy("tens", replica.address)
+        cluster.deploy("echo", replica.address)
+        eventually(lambda: cluster.infer("tens", [1.0] * 4).status == 200)
+        eventually(lambda: cluster.request("GET", "/v2/models/echo").status == 200)
+        address = f"127.0.0.1:{cluster.port}"
+        calls = [str(triton_python), str(TRITON_CALLS), address, address, cluster.keys.token()]
+        done = subprocess.run(calls, check=False, timeout=TIMEOUT_S)
+        cluster.remove("tens", 0)
+        cluster.remove("echo", 0)
+    assert done.returncode == 0
 
 
 def test_the_server_describes_itself(cluster: Cluster) -> None:

@@ -32,7 +32,7 @@ from onnx import TensorProto, helper
 
 from lepton_ai.oip import Tensor
 from lepton_ai.oip.rest import JSON_LENGTH_HEADER, decode_answer, encode_request
-from lepton_worker.inference.proto import grpc_service_pb2 as pb
+from lepton_runtime.oip import grpc_service_pb2 as pb
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0

@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from grpc_health.v1 import health_pb2
+
+from lepton_ai.proto.v1 import gateway_pb2, scheduler_pb2, storage_pb2
 from lepton_gateway.app import App
 from lepton_gateway.envoy.admin import Admin
 from lepton_gateway.envoy.bootstrap import Listening, bootstrap
@@ -24,10 +27,21 @@ from lepton_gateway.pages import PageServer
 from lepton_gateway.routing import Routing
 from lepton_runtime import keys
 from lepton_runtime.clock import Clock
+from lepton_runtime.relay import Relay
 from lepton_runtime.state import State
 
 __all__ = ["Place", "running_gateway"]
 
+_ADMIN_SOCKET = "admin"
+_RELAY_SOCKET = "relay"
+_GRACE_S = 1.0
+# What reflection tells of beside inference.
+_DESCRIBED = (
+    gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name,
+    scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"].full_name,
+    storage_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name,
+    health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+)
 _FOLLOWED = (keys.NODES, keys.DEPLOYMENTS, keys.TASKS, keys.TASK_STATUS, keys.REVOKED_KEYS)
 
 
@@ -55,15 +69,19 @@ class Place:
     concurrency: int = 2
     drain_timeout_s: float = 10.0
 
-    def listening(self, admin: str, folder: str, app_port: int, limits: Limits) -> Listening:
+    def listening(
+        self, sockets: Path, folder: Path, app_port: int, relay_port: int, limits: Limits
+    ) -> Listening:
         """What Envoy is started for."""
         return Listening(
             host=self.host,
             port=self.port,
             app_port=app_port,
             grpc_port=self.grpc_port,
-            admin_path=admin,
-            folder=folder,
+            relay_port=relay_port,
+            relay_path=str(sockets / _RELAY_SOCKET),
+            admin_path=str(sockets / _ADMIN_SOCKET),
+            folder=str(folder),
             jwks_path=str(self.jwks),
             descriptors=base64_descriptors(),
             limits=limits,
@@ -96,10 +114,16 @@ async def running_gateway(
     pages = PageServer(App(lambda: routing.table, openapi_document(version), version))
     # The path of a Unix socket may be no longer than about a hundred bytes.
     with tempfile.TemporaryDirectory(prefix="lepton-") as short:
-        admin = Path(short) / "admin"
-        listening = place.listening(str(admin), str(folder), pages.port, limits)
+        sockets = Path(short)
+        relay = Relay(
+            f"unix:{sockets / _RELAY_SOCKET}",
+            limits.max_request_bytes,
+            limits.inference_timeout_s,
+            _DESCRIBED,
+        )
+        listening = place.listening(sockets, folder, pages.port, await relay.start(), limits)
         config = documents.replace("bootstrap.json", json.dumps(bootstrap(listening)).encode())
-        envoy = Envoy(config, Admin(admin), clock, place.concurrency)
+        envoy = Envoy(config, Admin(sockets / _ADMIN_SOCKET), clock, place.concurrency)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(pages.run_until_stopped())
             following = tasks.create_task(mirror.follow())
@@ -112,5 +136,6 @@ async def running_gateway(
                 await envoy.drain(place.drain_timeout_s)
             finally:
                 pages.should_exit = True
+                await relay.stop(_GRACE_S)
                 for task in (following, updating, carrying):
                     task.cancel()

@@ -1,15 +1,13 @@
-"""What the gateway itself answers of the Open Inference Protocol: how the cluster stands.
-
-The protocol's messages are generated and registered in the inference server's process only, so
-the few short answers here are written field by field, as
-https://protobuf.dev/programming-guides/encoding lays down.
-"""
+"""What the gateway itself answers of the Open Inference Protocol: how the cluster stands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from lepton_ai.errors import (
     LeptonError,
@@ -18,6 +16,7 @@ from lepton_ai.errors import (
     UnimplementedError,
 )
 from lepton_gateway.table import RoutedDeployment, RouteTable
+from lepton_runtime.oip import grpc_service_pb2 as pb
 
 __all__ = [
     "SERVING",
@@ -28,15 +27,14 @@ __all__ = [
     "why_not",
 ]
 
-_TRUE_FIELD_1 = b"\x08\x01"
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
 # grpc.health.v1.HealthCheckResponse with status SERVING.
 SERVING = b"\x08\x01"
-_VARINT_CONTINUES = 0x80
 
 
 def server_metadata(version: str) -> dict[str, Any]:
     """Answer to `GET /v2`."""
-    return {"name": "lepton", "version": version, "extensions": ["binary_tensor_data"]}
+    return {"name": "lepton", "version": version, "extensions": _EXTENSIONS}
 
 
 def model_names(table: RouteTable) -> list[str]:
@@ -94,10 +92,14 @@ def answer_call(method: str, model: str, table: RouteTable, version: str) -> byt
         LeptonError: What the caller is told instead.
     """
     calls: Mapping[str, Callable[[], bytes]] = {
-        "ServerLive": lambda: _TRUE_FIELD_1,
-        "ServerReady": lambda: _TRUE_FIELD_1,
-        "ServerMetadata": lambda: _metadata_message(server_metadata(version)),
-        "RepositoryIndex": lambda: _index_message(repository_index(table)),
+        "ServerLive": lambda: pb.ServerLiveResponse(live=True).SerializeToString(),
+        "ServerReady": lambda: pb.ServerReadyResponse(ready=True).SerializeToString(),
+        # A model that is ready answers this itself.
+        "ModelReady": lambda: pb.ModelReadyResponse(ready=False).SerializeToString(),
+        "ServerMetadata": lambda: _message(server_metadata(version), pb.ServerMetadataResponse()),
+        "RepositoryIndex": lambda: _message(
+            {"models": repository_index(table)}, pb.RepositoryIndexResponse()
+        ),
     }
     if method in calls:
         return calls[method]()
@@ -108,33 +110,5 @@ def answer_call(method: str, model: str, table: RouteTable, version: str) -> byt
     raise why_not(table, model)
 
 
-def _metadata_message(metadata: Mapping[str, Any]) -> bytes:
-    extensions = b"".join(_text(3, name) for name in metadata["extensions"])
-    return _text(1, metadata["name"]) + _text(2, metadata["version"]) + extensions
-
-
-def _index_message(entries: list[dict[str, str]]) -> bytes:
-    fields = ("name", "version", "state", "reason")
-    return b"".join(
-        _delimited(
-            1, b"".join(_text(number, entry[field]) for number, field in enumerate(fields, 1))
-        )
-        for entry in entries
-    )
-
-
-def _text(number: int, value: str) -> bytes:
-    return _delimited(number, value.encode()) if value else b""
-
-
-def _delimited(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= _VARINT_CONTINUES:
-        encoded.append(value % _VARINT_CONTINUES | _VARINT_CONTINUES)
-        value //= _VARINT_CONTINUES
-    encoded.append(value)
-    return bytes(encoded)
+def _message(document: dict[str, Any], message: Message) -> bytes:
+    return json_format.ParseDict(document, message).SerializeToString()

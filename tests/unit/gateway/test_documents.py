@@ -45,10 +45,16 @@ def target(path: str, **headers: str) -> str:
         separated = match.get("path_separated_prefix")
         if separated and path != separated and not path.startswith(f"{separated}/"):
             continue
-        wanted = {one["name"]: one["string_match"]["exact"] for one in match.get("headers", ())}
-        if path.startswith(match.get("prefix", "/")) and wanted.items() <= headers.items():
+        wanted = all(_fits(one, headers.get(one["name"])) for one in match.get("headers", ()))
+        if match.get("path", path) == path and path.startswith(match.get("prefix", "/")) and wanted:
             return route["route"]["cluster"]
     raise AssertionError(path)
+
+
+def _fits(wanted: dict[str, Any], value: str | None) -> bool:
+    if wanted.get("present_match"):
+        return value is not None
+    return (value == wanted["string_match"]["exact"]) is not wanted.get("invert_match", False)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,15 @@ def test_grpc_is_routed_by_the_name_in_its_message() -> None:
     call = "/inference.GRPCInferenceService/ModelInfer"
     assert target(call, **{"lepton-model": "mnist"}) == "deployment/mnist"
     assert target(call, **{"lepton-model": "other"}) == "app"
+
+
+def test_streams_compressed_messages_and_reflection_are_relayed() -> None:
+    call = "/inference.GRPCInferenceService/ModelInfer"
+    model = {"lepton-model": "mnist"}
+    assert target(call, **model, **{"grpc-encoding": "gzip"}) == "relay"
+    assert target(call, **model, **{"grpc-encoding": "identity"}) == "deployment/mnist"
+    assert target("/inference.GRPCInferenceService/ModelStreamInfer") == "relay"
+    assert target("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo") == "relay"
 
 
 def test_only_inference_is_sent_again_after_it_was_begun() -> None:
@@ -165,6 +180,8 @@ def _bootstrap(tls: Tls | None) -> dict[str, Any]:
             port=1,
             app_port=2,
             grpc_port=3,
+            relay_port=4,
+            relay_path="/relay",
             admin_path="/admin",
             folder="/folder",
             jwks_path="/jwks.json",

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from lepton_ai.errors import NotFoundError, UnavailableError, UnimplementedError
 from lepton_gateway.protocol import answer_call, model_names, repository_index, why_not
 from lepton_gateway.table import Replica, RoutedDeployment, RouteTable
+from lepton_runtime.oip import grpc_service_pb2 as pb
 
 TABLE = RouteTable(
     (
@@ -54,29 +54,14 @@ def test_calls_that_a_cluster_does_not_offer() -> None:
         answer_call("ModelInfer", "mnits", TABLE, "1")
 
 
-def message_type(*names: str, repeated: str = "") -> type:
-    """A message whose fields 1, 2, … are texts."""
-    file = descriptor_pb2.FileDescriptorProto(name="test.proto", syntax="proto3")
-    message = file.message_type.add(name="Test")
-    for number, name in enumerate(names, 1):
-        field = message.field.add(name=name, number=number, type=9, label=1)
-        if name == repeated:
-            field.label = 3
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Test"))
-
-
-def test_metadata_is_a_message_of_the_protocol() -> None:
-    kind = message_type("name", "version", "extensions", repeated="extensions")
-    message = kind.FromString(answer_call("ServerMetadata", "", TABLE, "1.2"))
-    assert (message.name, message.version) == ("lepton", "1.2")
-    assert list(message.extensions) == ["binary_tensor_data"]
-
-
-def test_long_texts_have_long_lengths() -> None:
-    table = RouteTable((RoutedDeployment("m", "FAILED", "x" * 300),))
-    answer = answer_call("RepositoryIndex", "", table, "1")
-    # Field 1, a length of two bytes, then the entry.
-    entry = message_type("name", "version", "state", "reason").FromString(answer[3:])
-    assert (entry.name, entry.reason) == ("m", "x" * 300)
+def test_answers_are_messages_of_the_protocol() -> None:
+    metadata = pb.ServerMetadataResponse.FromString(answer_call("ServerMetadata", "", TABLE, "1.2"))
+    assert (metadata.name, metadata.version) == ("lepton", "1.2")
+    assert "binary_tensor_data" in metadata.extensions
+    index = pb.RepositoryIndexResponse.FromString(answer_call("RepositoryIndex", "", TABLE, "1"))
+    assert [(model.name, model.state) for model in index.models] == [
+        ("asleep", "UNAVAILABLE"),
+        ("mnist", "READY"),
+    ]
+    ready = pb.ModelReadyResponse.FromString(answer_call("ModelReady", "mnits", TABLE, "1"))
+    assert not ready.ready

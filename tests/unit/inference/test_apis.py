@@ -19,14 +19,14 @@ from lepton_ai.errors import InvalidArgumentError, UnavailableError
 from lepton_ai.oip import Tensor
 from lepton_ai.oip.rest import Answer, decode_answer
 from lepton_runtime.http import Exchange
+from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference import grpc_api, metrics
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.grpc_api import GrpcApi, decode_request, encode_answer
 from lepton_worker.inference.model import Model
-from lepton_worker.inference.proto import grpc_service_pb2 as pb
 from lepton_worker.inference.repository import ModelSource, Repository
 from lepton_worker.inference.repository_control import AgentsControl, ClientsControl
-from lepton_worker.inference.rest_api import RestApi, inflate
+from lepton_worker.inference.rest_api import RestApi, answer_encoding, inflate
 from lepton_worker.inference.service import InferenceService
 from lepton_worker.inference.signature import Signature, TensorSpec
 
@@ -232,6 +232,26 @@ def test_compressed_bodies_are_limited_by_what_they_hold() -> None:
         assert (await sides.exchange(exchange))[0] == 400
 
     scenario(check)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "size", "binary", "encoding"),
+    [
+        (b"gzip", 1024, True, b"gzip"),
+        (b"deflate", 1024, True, b"deflate"),
+        (b"gzip", 1023, True, b""),
+        (b"gzip, deflate, br", 1024, True, b""),
+        (b"br, Deflate, gzip;q=0.5", 1024, False, b"gzip"),
+        (b"deflate, gzip; q=0", 1024, False, b"deflate"),
+        (b"gzip;q=0", 1024, True, b""),
+        (b"identity", 1024, False, b""),
+        (b"", 1024, False, b""),
+    ],
+)
+def test_answers_are_compressed_for_those_who_ask(
+    accepted: bytes, size: int, binary: bool, encoding: bytes
+) -> None:
+    assert answer_encoding(accepted, size, binary) == encoding
 
 
 def test_inflate_takes_whole_streams_up_to_the_limit() -> None:

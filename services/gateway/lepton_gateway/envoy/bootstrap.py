@@ -28,6 +28,8 @@ class Listening:
         port: Port to listen on.
         app_port: The gateway's own HTTP server, on loopback.
         grpc_port: The gateway's own gRPC server, on loopback.
+        relay_port: The server of streams and compressed messages, on loopback.
+        relay_path: Unix socket on which that server asks Envoy, in plain text.
         admin_path: Unix socket of Envoy's administration, for the gateway alone.
         folder: Where the files that change lie.
         jwks_path: The public keys that tokens are checked with.
@@ -40,6 +42,8 @@ class Listening:
     port: int
     app_port: int
     grpc_port: int
+    relay_port: int
+    relay_path: str
     admin_path: str
     folder: str
     jwks_path: str
@@ -57,8 +61,10 @@ def bootstrap(listening: Listening) -> dict[str, Any]:
             "cds_config": file_source(f"{listening.folder}/{CLUSTERS_FILE}"),
         },
         "static_resources": {
-            "listeners": [_listener(listening)],
-            "clusters": local_clusters(listening.app_port, listening.grpc_port),
+            "listeners": [_listener(listening), _relay_listener(listening)],
+            "clusters": local_clusters(
+                listening.app_port, listening.grpc_port, listening.relay_port
+            ),
         },
         "overload_manager": _overload_manager(listening.limits),
     }
@@ -76,6 +82,16 @@ def _listener(listening: Listening) -> dict[str, Any]:
         "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": _CONNECTION_BUFFER_BYTES,
         "filter_chains": [chain],
+    }
+
+
+def _relay_listener(listening: Listening) -> dict[str, Any]:
+    """Asks for keys like the other: what comes here carries its caller's."""
+    return {
+        "name": "relay",
+        "address": {"pipe": {"path": listening.relay_path, "mode": 0o600}},
+        "per_connection_buffer_limit_bytes": _CONNECTION_BUFFER_BYTES,
+        "filter_chains": [{"filters": [_connection_manager(listening)]}],
     }
 
 

@@ -10,6 +10,7 @@ from lepton_gateway.envoy.names import (
     APP_CLUSTER,
     DATA_CLUSTER,
     GATEWAY_CLUSTER,
+    RELAY_CLUSTER,
     SCHEDULER_CLUSTER,
     STORAGE_CLUSTER,
     deployment_cluster,
@@ -54,11 +55,12 @@ class Tls:
     authority: str
 
 
-def local_clusters(app_port: int, grpc_port: int) -> list[dict[str, Any]]:
-    """The gateway's own two servers, on loopback."""
+def local_clusters(app_port: int, grpc_port: int, relay_port: int) -> list[dict[str, Any]]:
+    """The gateway's own servers, on loopback."""
     return [
         _local_cluster(APP_CLUSTER, app_port),
         _local_cluster(GATEWAY_CLUSTER, grpc_port) | _speaks_http2(),
+        _local_cluster(RELAY_CLUSTER, relay_port) | _speaks_http2(),
     ]
 
 

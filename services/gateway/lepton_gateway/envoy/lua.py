@@ -47,7 +47,7 @@ function envoy_on_request(handle)
   if head:byte(1) ~= 0 then
     handle:respond(
       {{[":status"] = "501", ["lepton-grpc-status"] = "12"}},
-      "compressed messages are not offered: send them without compression")
+      "a compressed message needs the header grpc-encoding")
     return
   end
   local name = text_at(head, MESSAGE_START, 10)

@@ -9,6 +9,7 @@ __all__ = [
     "DATA_CLUSTER",
     "GATEWAY_CLUSTER",
     "JWT_METADATA",
+    "RELAY_CLUSTER",
     "ROUTES",
     "SCHEDULER_CLUSTER",
     "STORAGE_CLUSTER",
@@ -23,6 +24,7 @@ TYPE: Final = "type.googleapis.com/"
 ROUTES: Final = "routes"
 APP_CLUSTER: Final = "app"
 GATEWAY_CLUSTER: Final = "gateway"
+RELAY_CLUSTER: Final = "relay"
 SCHEDULER_CLUSTER: Final = "schedulers"
 STORAGE_CLUSTER: Final = "storage"
 DATA_CLUSTER: Final = "data"

@@ -11,6 +11,7 @@ from lepton_gateway.envoy.names import (
     APP_CLUSTER,
     DATA_CLUSTER,
     GATEWAY_CLUSTER,
+    RELAY_CLUSTER,
     ROUTES,
     SCHEDULER_CLUSTER,
     STORAGE_CLUSTER,
@@ -19,6 +20,7 @@ from lepton_gateway.envoy.names import (
     typed,
 )
 from lepton_gateway.table import RouteTable
+from lepton_runtime.relay import relayed_matches
 
 __all__ = ["route_configuration"]
 
@@ -64,6 +66,7 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
     """
     answering = [found.name for found in table.deployments if found.replicas]
     routes = [
+        *(_route(match, _streaming_action(RELAY_CLUSTER)) for match in relayed_matches()),
         *(_rest_route(name, limits) for name in answering),
         *(_grpc_route(name, limits) for name in answering),
         *(_bridged_app_route(prefix) for prefix in (_OIP_GRPC, _HEALTH_GRPC)),
@@ -120,7 +123,11 @@ def _data_route(limits: Limits) -> dict[str, Any]:
 
 
 def _service_route(service: str, cluster: str) -> dict[str, Any]:
-    action = {
+    return _route({"prefix": f"/lepton_ai.proto.v1.{service}/"}, _streaming_action(cluster))
+
+
+def _streaming_action(cluster: str) -> dict[str, Any]:
+    return {
         "cluster": cluster,
         # Streams last as long as what they follow; a client's deadline still counts.
         "timeout": "0s",
@@ -128,7 +135,6 @@ def _service_route(service: str, cluster: str) -> dict[str, Any]:
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
         "retry_policy": _MANAGEMENT_RETRY,
     }
-    return _route({"prefix": f"/lepton_ai.proto.v1.{service}/"}, action)
 
 
 def _route(match: dict[str, Any], action: dict[str, Any], **extra: Any) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from lepton_runtime.http import HttpLimits, HttpServer
 from lepton_worker.inference.app import App
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.control import Control
-from lepton_worker.inference.front import run_front
 from lepton_worker.inference.grpc_api import GrpcApi
 from lepton_worker.inference.loader import Loader, load_trusted
 from lepton_worker.inference.model import load_engine
@@ -62,7 +61,11 @@ async def serve(settings: Settings) -> None:
         for source in settings.models:
             await repository.load(source)
         if settings.grpc_address:
-            background.append(tasks.create_task(run_front(*settings.grpc_address, address)))
+            # gRPC costs ten megabytes, and few servers are asked for it directly.
+            from lepton_worker.inference.front import run_front
+
+            front = run_front(*settings.grpc_address, address, settings.max_body_bytes)
+            background.append(tasks.create_task(front))
         background.append(tasks.create_task(collect_garbage()))
         service.ready = True
         _log.info("listening on %s:%s", *address)

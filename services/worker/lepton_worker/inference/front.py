@@ -6,6 +6,7 @@ In a cluster the gateway's Envoy does this for all servers.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_ai.errors import UnavailableError
+from lepton_runtime.relay import Relay, relayed_matches
 from lepton_worker.inference import parent
 
 _log = logging.getLogger(__name__)
@@ -52,6 +54,11 @@ function envoy_on_response(handle)
 end
 """
 _MAX_CONNECTIONS = 4096
+# Of a call that streams or is compressed, when its client sets no deadline.
+_RELAY_TIMEOUT_S = 600.0
+# What the client's deadline leaves is the queue's business.
+_NO_TIMEOUT = {"timeout": "0s"}
+_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def find_envoy() -> Path:
@@ -69,7 +76,9 @@ def find_envoy() -> Path:
     return Path(found)
 
 
-def envoy_config(host: str, port: int, upstream: tuple[str, int]) -> dict[str, Any]:
+def envoy_config(
+    host: str, port: int, upstream: tuple[str, int], relay_port: int
+) -> dict[str, Any]:
     """An Envoy that listens for gRPC on `host:port` and asks the server at `upstream`."""
     return {
         "static_resources": {
@@ -80,7 +89,10 @@ def envoy_config(host: str, port: int, upstream: tuple[str, int]) -> dict[str, A
                     "filter_chains": [{"filters": [_connection_manager()]}],
                 }
             ],
-            "clusters": [_cluster(*upstream)],
+            "clusters": [
+                _cluster("server", *upstream),
+                _cluster("relay", "127.0.0.1", relay_port) | _speaks_http2(),
+            ],
         },
         "overload_manager": {
             "resource_monitors": [
@@ -97,15 +109,34 @@ def envoy_config(host: str, port: int, upstream: tuple[str, int]) -> dict[str, A
     }
 
 
-async def run_front(host: str, port: int, upstream: tuple[str, int]) -> None:
-    """Keep Envoy running until cancelled.
+async def run_front(
+    host: str, port: int, upstream: tuple[str, int], max_message_bytes: int
+) -> None:
+    """Keep Envoy, and the relay of what it cannot carry, running until cancelled.
 
     Raises:
         UnavailableError: Envoy ended by itself.
     """
+    relay = Relay(f"{_reachable(host)}:{port}", max_message_bytes, _RELAY_TIMEOUT_S)
+    config = envoy_config(host, port, upstream, await relay.start())
+    try:
+        await _run_envoy(config, port)
+    finally:
+        await relay.stop(0.0)
+
+
+def _reachable(host: str) -> str:
+    try:
+        everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:  # a name
+        everywhere = False
+    return "localhost" if everywhere else host
+
+
+async def _run_envoy(config: dict[str, Any], port: int) -> None:
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", parent.__name__, find_envoy()),
-        *("--config-yaml", json.dumps(envoy_config(host, port, upstream))),
+        *("--config-yaml", json.dumps(config)),
         *("--concurrency", "1", "--log-level", "error", "--disable-hot-restart"),
         stdin=asyncio.subprocess.DEVNULL,
     )
@@ -128,13 +159,24 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
         await child.wait()
 
 
+def _relay_route(match: dict[str, Any]) -> dict[str, Any]:
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    return {
+        "match": match,
+        "route": {"cluster": "relay", "idle_timeout": "0s", **_NO_TIMEOUT},
+        "typed_per_filter_config": dict.fromkeys(("status", "bridge", "local-reply"), off),
+    }
+
+
 def _connection_manager() -> dict[str, Any]:
     hosts = [
         {
             "name": "server",
             "domains": ["*"],
-            # No timeout of its own: what the client's deadline leaves is the queue's business.
-            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "server", "timeout": "0s"}}],
+            "routes": [
+                *(_relay_route(match) for match in relayed_matches()),
+                {"match": {"prefix": "/"}, "route": {"cluster": "server", **_NO_TIMEOUT}},
+            ],
         }
     ]
     http_filters = [
@@ -171,7 +213,15 @@ def _connection_manager() -> dict[str, Any]:
     }
 
 
-def _cluster(host: str, port: int) -> dict[str, Any]:
+def _speaks_http2() -> dict[str, Any]:
+    options = {
+        "@type": f"type.googleapis.com/{_PROTOCOL_OPTIONS}",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    return {"typed_extension_protocol_options": {_PROTOCOL_OPTIONS: options}}
+
+
+def _cluster(name: str, host: str, port: int) -> dict[str, Any]:
     limits = {
         "max_connections": _MAX_CONNECTIONS,
         "max_pending_requests": _MAX_CONNECTIONS,
@@ -179,11 +229,11 @@ def _cluster(host: str, port: int) -> dict[str, Any]:
     }
     endpoint = {"endpoint": {"address": _address(host, port)}}
     return {
-        "name": "server",
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "circuit_breakers": {"thresholds": [limits]},
-        "load_assignment": {"cluster_name": "server", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
 
 

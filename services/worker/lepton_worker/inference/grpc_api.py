@@ -31,8 +31,8 @@ from lepton_ai.errors import (
 from lepton_ai.oip import Tensor, decode_raw, encode_raw, numpy_dtype, shaped
 from lepton_ai.oip.rest import Answer, InferenceRequest, WantedOutput
 from lepton_runtime.http import Exchange
+from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference.deadline import timeout_us
-from lepton_worker.inference.proto import grpc_service_pb2 as pb
 from lepton_worker.inference.repository_control import RepositoryControl
 from lepton_worker.inference.service import InferenceService
 

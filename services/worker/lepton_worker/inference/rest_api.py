@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import zlib
 from functools import partial
@@ -38,6 +39,10 @@ _BINARY_TYPE: Final = b"content-type: application/octet-stream\r\n"
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 _JSON_LENGTH: Final = JSON_LENGTH_HEADER.encode()
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
+# Less is not worth the time.
+_COMPRESSED_BYTES: Final = 1024
+_COMPRESSED_AT_ONCE_BYTES: Final = 64 * 1024
+_REFUSED_WEIGHTS: Final = frozenset((b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"))
 
 
 class RestApi:
@@ -215,11 +220,56 @@ def _reply_answer(
     except LeptonError as error:
         reply_error(exchange, error)
         return
-    if json_length is None:
-        exchange.reply(200, JSON_TYPE, body)
+    headers = JSON_TYPE
+    if json_length is not None:
+        headers = b"%b%b: %d\r\n" % (_BINARY_TYPE, _JSON_LENGTH, json_length)
+    accepted = exchange.headers.get(b"accept-encoding")
+    encoding = accepted and answer_encoding(accepted, len(body), json_length is not None)
+    if encoding:
+        _reply_compressed(exchange, headers, body, encoding)
     else:
-        length_header = b"%b: %d\r\n" % (_JSON_LENGTH, json_length)
-        exchange.reply(200, _BINARY_TYPE + length_header, body)
+        exchange.reply(200, headers, body)
+
+
+def answer_encoding(accepted: bytes, size: int, binary: bool) -> bytes:
+    """How an answer is compressed; empty for not at all.
+
+    Numbers in binary hardly shrink, and HTTP libraries accept compression by habit: only a client
+    that accepts one encoding and no other has asked for it.
+
+    Args:
+        accepted: The header ``Accept-Encoding``.
+        size: Bytes of the answer.
+        binary: Whether the answer holds binary tensors.
+    """
+    if size < _COMPRESSED_BYTES:
+        return b""
+    names = [
+        name.strip().lower()
+        for name, _, weight in (entry.partition(b";") for entry in accepted.split(b","))
+        if weight.replace(b" ", b"") not in _REFUSED_WEIGHTS
+    ]
+    if binary and len(names) > 1:
+        return b""
+    return next((name for name in _WINDOW_BITS if name in names), b"")
+
+
+def _reply_compressed(
+    exchange: Exchange, headers: bytes, body: bytes | memoryview, encoding: bytes
+) -> None:
+    headers += b"content-encoding: %b\r\nvary: accept-encoding\r\n" % encoding
+    work = partial(_deflate, body, _WINDOW_BITS[encoding])
+    if len(body) <= _COMPRESSED_AT_ONCE_BYTES:
+        exchange.reply(200, headers, work())
+        return
+    # Compressing more would keep all other requests waiting.
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    future.add_done_callback(lambda done: exchange.reply(200, headers, done.result()))
+
+
+def _deflate(body: bytes | memoryview, window_bits: int) -> bytes:
+    stream = zlib.compressobj(zlib.Z_BEST_SPEED, zlib.DEFLATED, window_bits)
+    return stream.compress(body) + stream.flush()
 
 
 def _binary_flags(request: InferenceRequest, count: int) -> list[bool]:
