@@ -22,6 +22,7 @@ from nats.js.errors import NotFoundError as StreamNotFoundError
 from lepton_ai.errors import UnavailableError
 from lepton_ai.rpc import TlsFiles
 from lepton_runtime.bus import EVENTS, JOBS, Message
+from lepton_runtime.cancellation import raise_if_cancelled
 
 __all__ = ["NatsBus"]
 
@@ -106,6 +107,7 @@ class NatsBus:
                     await self._stream.publish(subject, payload, headers=headers)
         except _FAILURES as error:
             _log.warning("event lost", subject=subject, reason=repr(error))
+        raise_if_cancelled()
 
     async def subscribe_new(self, subject: str) -> AsyncIterator[Message]:
         """Messages published from now on."""
@@ -179,6 +181,7 @@ class NatsBus:
         self, subscription: JetStreamContext.PullSubscription
     ) -> AsyncIterator[Message]:
         while not self._closed.is_set():
+            raise_if_cancelled()
             try:
                 batch = await subscription.fetch(_BATCH, timeout=_FETCH_S)
             except TimeoutError:

@@ -8,6 +8,7 @@ import structlog
 
 from lepton_ai.proto.v1 import task_pb2, worker_pb2
 from lepton_runtime import keys
+from lepton_runtime.cancellation import end
 from lepton_runtime.state import Delete, Exists, Put, Record, Snapshot, State, Write
 from lepton_worker.runners import Runners
 
@@ -122,8 +123,7 @@ class Agent:
 
     async def _run(self, task: task_pb2.Task, before: asyncio.Task[None] | None) -> None:
         if before is not None:
-            before.cancel()
-            await asyncio.wait([before])
+            await end(before)
         _log.info("task starts", task=task.id, attempt=task.attempt)
         await self._runners.run(task)
         _log.info("task ended", task=task.id, attempt=task.attempt)
@@ -134,6 +134,5 @@ class Agent:
         if task is None or running is None:
             return
         _log.info("task is dropped", task=task.id, attempt=task.attempt)
-        running.cancel()
-        await asyncio.wait([running])
+        await end(running)
         self._statuses.forget(task.id)
