@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ALIASES",
     "CHECKPOINTS",
+    "CORDONED",
     "DATASETS",
     "DEPLOYMENTS",
     "DRAINING",
@@ -22,6 +23,7 @@ __all__ = [
     "TENANT_KEYS",
     "alias",
     "checkpoints",
+    "cordoned",
     "dataset",
     "deployment",
     "draining",
@@ -49,6 +51,7 @@ OBJECTS = f"{ROOT}/objects/"
 DATASETS = f"{ROOT}/datasets/"
 MODELS = f"{ROOT}/models/"
 ALIASES = f"{ROOT}/aliases/"
+CORDONED = f"{ROOT}/cordoned/"
 DRAINING = f"{ROOT}/draining/"
 MEMORY = f"{ROOT}/storage_memory"
 RETENTION = f"{ROOT}/retention/"
@@ -114,8 +117,13 @@ def alias(model_name: str, name: str) -> str:
     return f"{ALIASES}{model_name}/{name}"
 
 
+def cordoned(node_id: str) -> str:
+    """A worker that takes no new work."""
+    return f"{CORDONED}{node_id}"
+
+
 def draining(node_id: str) -> str:
-    """A storage node that is to be emptied."""
+    """A node that is to be emptied."""
     return f"{DRAINING}{node_id}"
 
 

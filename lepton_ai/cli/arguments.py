@@ -10,10 +10,12 @@ import typer
 from lepton_ai.cli.output import SIZE_UNITS
 from lepton_ai.errors import InvalidArgumentError
 
-__all__ = ["Json", "name_and_version", "parse_size", "pinned_version"]
+__all__ = ["Json", "name_and_version", "parse_range", "parse_size", "pinned_version"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SIZE = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(SIZE_UNITS)})?")
+
+_RANGE = re.compile(r"(?:(\d{1,4}):)?(\d{1,4})")
 
 
 def parse_size(text: str) -> int:
@@ -30,6 +32,22 @@ def parse_size(text: str) -> int:
     if found is None:
         raise InvalidArgumentError(f"{text!r} is no size", hint="such as 500MiB, 2 TiB or 0")
     return round(float(found[1]) * 1024 ** SIZE_UNITS.index(found[2] or "B"))
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """What FEWEST:MOST says; without a colon it is the most, and the fewest is 1.
+
+    Raises:
+        InvalidArgumentError: It is no range.
+
+    Example:
+        >>> parse_range("2:4"), parse_range("3")
+        ((2, 4), (1, 3))
+    """
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        raise InvalidArgumentError(f"{text!r} is no range", hint="such as 4 or 2:4")
+    return int(found[1] or 1), int(found[2])
 
 
 def name_and_version(text: str) -> tuple[str, int]:

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from lepton_ai.cli import local
-from lepton_ai.cli.arguments import Json
+from lepton_ai.cli.arguments import Json, parse_range
 from lepton_ai.cli.datasets import datasets_app
 from lepton_ai.cli.models import models_app
+from lepton_ai.cli.nodes import nodes_app
 from lepton_ai.cli.output import age_text, print_json, print_table, to_form
 from lepton_ai.cli.rows import read_rows
 from lepton_ai.cli.storage import storage_app
@@ -21,7 +22,7 @@ from lepton_ai.cluster.profile import home_folder
 from lepton_ai.cluster.progress import state_text
 from lepton_ai.cluster.sync import Cluster
 from lepton_ai.errors import InvalidArgumentError
-from lepton_ai.proto.v1 import deployment_pb2, node_pb2, options_pb2
+from lepton_ai.proto.v1 import deployment_pb2, options_pb2
 
 __all__ = ["app"]
 
@@ -36,6 +37,7 @@ keys_app = typer.Typer(help="Make and revoke keys.", no_args_is_help=True)
 app.add_typer(job_app, name="job")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
+app.add_typer(nodes_app, name="nodes")
 app.add_typer(keys_app, name="keys")
 app.add_typer(storage_app, name="storage")
 
@@ -79,35 +81,15 @@ def status(as_json: Json = False) -> None:
 
 
 @app.command()
-def nodes(as_json: Json = False) -> None:
-    """List the members that are alive."""
-    with Cluster() as cluster:
-        found = cluster.nodes()
-    if as_json:
-        return print_json(found)
-    print_table(
-        ("NODE", "ROLE", "ADDRESS", "CPUS", "UP"),
-        [
-            (
-                node.id,
-                node_pb2.NodeRole.Name(node.role).removeprefix("NODE_ROLE_").lower()
-                + (" (leads)" if node.leader else ""),
-                node.address,
-                f"{node.capacity.cpus:g}" if node.capacity.cpus else "",
-                age_text(node.started_at),
-            )
-            for node in found
-        ],
-    )
-
-
-@app.command()
 def submit(  # noqa: PLR0917 - options, which typer passes by name
     model: Annotated[Path, typer.Argument(help="Declares the model: .json, .toml or .py.")],
     dataset: Annotated[str, typer.Option(help="Stored dataset, NAME or NAME:VERSION.")],
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    workers: Annotated[int, typer.Option(min=1)] = 2,
+    workers: Annotated[str, typer.Option(help="The most, or FEWEST:MOST.")] = "2",
+    priority: Annotated[
+        int, typer.Option(min=-100, max=100, help="Less urgent jobs make room for it.")
+    ] = 0,
     publish_as: Annotated[str, typer.Option(help="Publish the result under this name.")] = "",
     seed: int = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
@@ -116,13 +98,16 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
     from lepton_ai.cli.declaration import read_model_file
 
     declared = read_model_file(model)
+    fewest, most = parse_range(workers)
     with Cluster() as cluster:
         job = cluster.submit(
             declared,
             dataset,
             epochs=epochs,
             batch_size=batch_size,
-            workers=workers,
+            workers=most,
+            min_workers=fewest,
+            priority=priority,
             seed=seed,
             publish_as=publish_as,
         )

@@ -17,6 +17,7 @@ from lepton_ai.cluster.profile import Profile
 from lepton_ai.cluster.progress import TrainingBar, TransferBar
 from lepton_ai.cluster.storage import AsyncStorage
 from lepton_ai.cluster.transport import HttpPool
+from lepton_ai.cluster.workers import AsyncWorkers
 from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import (
     CancelledError,
@@ -84,6 +85,7 @@ class AsyncCluster:
         self._data = DataPlane([profile.address], profile.api_key, profile.tls, direct=direct)
         self._objects = ObjectClient(self._data)
         self.storage = AsyncStorage(self._storage)
+        self.workers = AsyncWorkers(self._scheduler)
 
     async def __aenter__(self) -> Self:
         return self
@@ -159,6 +161,8 @@ class AsyncCluster:
         epochs: int = 10,
         batch_size: int = 64,
         workers: int = 1,
+        min_workers: int = 1,
+        priority: int = 0,
         validation_fraction: float = 0.0,
         shuffle: bool = True,
         seed: int = 0,
@@ -174,6 +178,9 @@ class AsyncCluster:
             epochs: Passes over the data.
             batch_size: Samples in a step, over all workers together.
             workers: The most workers to use; it goes on with fewer while some are lost.
+            min_workers: The fewest to begin with, and to keep when others need the room.
+            priority: From -100 to 100. Where room is short, jobs of a lower one shrink to their
+                fewest workers, and then wait until there is room again.
             validation_fraction: Last share of the data held out, from 0 to below 1.
             shuffle: Whether each epoch has an order of its own.
             seed: Makes the run repeatable.
@@ -198,7 +205,12 @@ class AsyncCluster:
             keep_order=not shuffle,
         )
         return await self.submit_spec(
-            job_pb2.JobSpec(name=name, workers={"min": 1, "max": workers}, train=train)
+            job_pb2.JobSpec(
+                name=name,
+                workers={"min": min_workers, "max": workers},
+                priority=priority,
+                train=train,
+            )
         )
 
     async def submit_spec(self, spec: job_pb2.JobSpec) -> job_pb2.Job:

@@ -14,6 +14,7 @@ from lepton_ai.cluster.arrays import Splits
 from lepton_ai.cluster.client import AsyncCluster
 from lepton_ai.cluster.endpoint import AsyncEndpoint
 from lepton_ai.cluster.storage import AsyncStorage
+from lepton_ai.cluster.workers import AsyncWorkers
 from lepton_ai.learn.remote import FitRequest, FitResult
 from lepton_ai.proto.v1 import (
     deployment_pb2,
@@ -82,6 +83,26 @@ class Endpoint:
         return self._loop.run(self._inner.predict(x, timeout_s=timeout_s))
 
 
+class Workers:
+    """The workers of a cluster; its calls are those of `AsyncWorkers`."""
+
+    def __init__(self, inner: AsyncWorkers, loop: _Loop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def cordon(self, node_id: str) -> None:
+        """Give a worker no new work; what runs there goes on."""
+        self._loop.run(self._inner.cordon(node_id))
+
+    def drain(self, node_id: str) -> None:
+        """Move what runs on a worker to others; its record tells how many tasks are left."""
+        self._loop.run(self._inner.drain(node_id))
+
+    def uncordon(self, node_id: str) -> None:
+        """Give a worker new work again, whether it was cordoned or drained."""
+        self._loop.run(self._inner.uncordon(node_id))
+
+
 class Storage:
     """The storage nodes of a cluster; its calls are those of `AsyncStorage`."""
 
@@ -143,6 +164,11 @@ class Cluster:
             raise
 
     @property
+    def workers(self) -> Workers:
+        """Its workers, for those who look after them."""
+        return Workers(self._inner.workers, self._loop)
+
+    @property
     def storage(self) -> Storage:
         """Its storage nodes, for those who look after them."""
         return Storage(self._inner.storage, self._loop)
@@ -192,6 +218,8 @@ class Cluster:
         epochs: int = 10,
         batch_size: int = 64,
         workers: int = 1,
+        min_workers: int = 1,
+        priority: int = 0,
         validation_fraction: float = 0.0,
         shuffle: bool = True,
         seed: int = 0,
@@ -207,6 +235,8 @@ class Cluster:
                 epochs=epochs,
                 batch_size=batch_size,
                 workers=workers,
+                min_workers=min_workers,
+                priority=priority,
                 validation_fraction=validation_fraction,
                 shuffle=shuffle,
                 seed=seed,

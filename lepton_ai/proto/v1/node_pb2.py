@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlepton_ai/proto/v1/node.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\tResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x05\"\x90\x04\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x1c.lepton_ai.proto.v1.NodeRole\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x19\n\x11inference_address\x18\x05 \x01(\t\x12/\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\x12\x34\n\x06labels\x18\x07 \x03(\x0b\x32$.lepton_ai.proto.v1.Node.LabelsEntry\x12\x0f\n\x07version\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x64isk_capacity_bytes\x18\n \x01(\x03\x12\x17\n\x0f\x64isk_free_bytes\x18\x0b \x01(\x03\x12\x14\n\x0c\x64\x61ta_address\x18\x0f \x01(\t\x12\x0e\n\x06\x63hunks\x18\x10 \x01(\x03\x12\x10\n\x08\x64raining\x18\x11 \x01(\x08\x12\x1f\n\x17under_replicated_chunks\x18\r \x01(\x03\x12\x19\n\x11unreadable_chunks\x18\x0e \x01(\x03\x12\x0e\n\x06leader\x18\x0c \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x82\x01\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_WORKER\x10\x01\x12\x15\n\x11NODE_ROLE_STORAGE\x10\x02\x12\x17\n\x13NODE_ROLE_SCHEDULER\x10\x03\x12\x15\n\x11NODE_ROLE_GATEWAY\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlepton_ai/proto/v1/node.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\tResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04gpus\x18\x03 \x01(\x05\"\xb1\x04\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x1c.lepton_ai.proto.v1.NodeRole\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x19\n\x11inference_address\x18\x05 \x01(\t\x12/\n\x08\x63\x61pacity\x18\x06 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\x12\x34\n\x06labels\x18\x07 \x03(\x0b\x32$.lepton_ai.proto.v1.Node.LabelsEntry\x12\x0f\n\x07version\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x64isk_capacity_bytes\x18\n \x01(\x03\x12\x17\n\x0f\x64isk_free_bytes\x18\x0b \x01(\x03\x12\x14\n\x0c\x64\x61ta_address\x18\x0f \x01(\t\x12\x0e\n\x06\x63hunks\x18\x10 \x01(\x03\x12\x10\n\x08\x64raining\x18\x11 \x01(\x08\x12\x10\n\x08\x63ordoned\x18\x12 \x01(\x08\x12\r\n\x05tasks\x18\x13 \x01(\x05\x12\x1f\n\x17under_replicated_chunks\x18\r \x01(\x03\x12\x19\n\x11unreadable_chunks\x18\x0e \x01(\x03\x12\x0e\n\x06leader\x18\x0c \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x82\x01\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_WORKER\x10\x01\x12\x15\n\x11NODE_ROLE_STORAGE\x10\x02\x12\x17\n\x13NODE_ROLE_SCHEDULER\x10\x03\x12\x15\n\x11NODE_ROLE_GATEWAY\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODE_LABELSENTRY']._loaded_options = None
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NODEROLE']._serialized_start=681
-  _globals['_NODEROLE']._serialized_end=811
+  _globals['_NODEROLE']._serialized_start=714
+  _globals['_NODEROLE']._serialized_end=844
   _globals['_RESOURCES']._serialized_start=86
   _globals['_RESOURCES']._serialized_end=147
   _globals['_NODE']._serialized_start=150
-  _globals['_NODE']._serialized_end=678
-  _globals['_NODE_LABELSENTRY']._serialized_start=633
-  _globals['_NODE_LABELSENTRY']._serialized_end=678
+  _globals['_NODE']._serialized_end=711
+  _globals['_NODE_LABELSENTRY']._serialized_start=666
+  _globals['_NODE_LABELSENTRY']._serialized_end=711
 # @@protoc_insertion_point(module_scope)

@@ -34,7 +34,7 @@ class Resources(_message.Message):
     def __init__(self, cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., gpus: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "role", "incarnation", "address", "inference_address", "capacity", "labels", "version", "started_at", "disk_capacity_bytes", "disk_free_bytes", "data_address", "chunks", "draining", "under_replicated_chunks", "unreadable_chunks", "leader")
+    __slots__ = ("id", "role", "incarnation", "address", "inference_address", "capacity", "labels", "version", "started_at", "disk_capacity_bytes", "disk_free_bytes", "data_address", "chunks", "draining", "cordoned", "tasks", "under_replicated_chunks", "unreadable_chunks", "leader")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,8 @@ class Node(_message.Message):
     DATA_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    CORDONED_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
     UNDER_REPLICATED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     UNREADABLE_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
@@ -73,7 +75,9 @@ class Node(_message.Message):
     data_address: str
     chunks: int
     draining: bool
+    cordoned: bool
+    tasks: int
     under_replicated_chunks: int
     unreadable_chunks: int
     leader: bool
-    def __init__(self, id: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., inference_address: _Optional[str] = ..., capacity: _Optional[_Union[Resources, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., disk_capacity_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., data_address: _Optional[str] = ..., chunks: _Optional[int] = ..., draining: _Optional[bool] = ..., under_replicated_chunks: _Optional[int] = ..., unreadable_chunks: _Optional[int] = ..., leader: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., inference_address: _Optional[str] = ..., capacity: _Optional[_Union[Resources, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., disk_capacity_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., data_address: _Optional[str] = ..., chunks: _Optional[int] = ..., draining: _Optional[bool] = ..., cordoned: _Optional[bool] = ..., tasks: _Optional[int] = ..., under_replicated_chunks: _Optional[int] = ..., unreadable_chunks: _Optional[int] = ..., leader: _Optional[bool] = ...) -> None: ...

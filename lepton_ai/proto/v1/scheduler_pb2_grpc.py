@@ -90,6 +90,21 @@ class SchedulerServiceStub:
                 request_serializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.ListNodesResponse.FromString,
                 _registered_method=True)
+        self.CordonWorker = channel.unary_unary(
+                '/lepton_ai.proto.v1.SchedulerService/CordonWorker',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.CordonWorkerRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.CordonWorkerResponse.FromString,
+                _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/lepton_ai.proto.v1.SchedulerService/DrainWorker',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
+        self.UncordonWorker = channel.unary_unary(
+                '/lepton_ai.proto.v1.SchedulerService/UncordonWorker',
+                request_serializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.UncordonWorkerRequest.SerializeToString,
+                response_deserializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.UncordonWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer:
@@ -168,6 +183,28 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CordonWorker(self, request, context):
+        """Gives a worker no new work; what runs there goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Moves what runs on a worker to others, without losing a request or a step where another node
+        has room, and gives it no new work.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonWorker(self, request, context):
+        """Gives a worker new work again, whether it was cordoned or drained.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -225,6 +262,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.ListNodesRequest.FromString,
                     response_serializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'CordonWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonWorker,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.CordonWorkerRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.CordonWorkerResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.DrainWorkerResponse.SerializeToString,
+            ),
+            'UncordonWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonWorker,
+                    request_deserializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.UncordonWorkerRequest.FromString,
+                    response_serializer=lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.UncordonWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -525,6 +577,87 @@ class SchedulerService:
             '/lepton_ai.proto.v1.SchedulerService/ListNodes',
             lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.ListNodesRequest.SerializeToString,
             lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.SchedulerService/CordonWorker',
+            lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.CordonWorkerRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.CordonWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.SchedulerService/DrainWorker',
+            lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.DrainWorkerRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.DrainWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lepton_ai.proto.v1.SchedulerService/UncordonWorker',
+            lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.UncordonWorkerRequest.SerializeToString,
+            lepton__ai_dot_proto_dot_v1_dot_scheduler__pb2.UncordonWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,18 @@ class Cluster:
     statuses: dict[TaskKey, task_pb2.TaskStatus] = field(default_factory=dict)
     models: dict[tuple[str, int], storage_pb2.Model] = field(default_factory=dict)
     aliases: dict[tuple[str, str], int] = field(default_factory=dict)
+    # Workers that take no new work, and those that are to be emptied.
+    cordoned: frozenset[str] = frozenset()
+    draining: frozenset[str] = frozenset()
+
+    def open_workers(self) -> dict[str, node_pb2.Node]:
+        """Workers that take new work."""
+        closed = self.cordoned | self.draining
+        return {name: node for name, node in self.workers.items() if name not in closed}
+
+    def must_leave(self, task: task_pb2.Task) -> bool:
+        """Whether a task that runs is on a node that is to be emptied."""
+        return task.node_id in self.draining and not self.is_lost(task)
 
     def onnx_object(self, spec: deployment_pb2.DeploymentSpec) -> str:
         """What a deployment serves; empty while its model has not been seen."""

@@ -10,7 +10,7 @@ from lepton_scheduler.actions import Action
 from lepton_scheduler.cluster import Cluster
 from lepton_scheduler.deployments import decide_deployments
 from lepton_scheduler.jobs import decide_jobs
-from lepton_scheduler.placement import Rooms
+from lepton_scheduler.placement import Claim, Rooms
 
 __all__ = ["decide"]
 
@@ -24,8 +24,9 @@ def decide(now: float, cluster: Cluster) -> list[Action]:
         now: Seconds since the epoch.
         cluster: What is wanted and what is there.
     """
-    rooms = Rooms(cluster.workers, cluster.alive())
+    rooms = Rooms(cluster.open_workers(), cluster.alive())
+    unplaced: list[Claim] = []
     return [
-        *decide_deployments(now, cluster, rooms),
-        *decide_jobs(now, cluster, rooms),
+        *decide_deployments(now, cluster, rooms, unplaced),
+        *decide_jobs(now, cluster, rooms, unplaced),
     ]

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from lepton_ai.proto.v1 import deployment_pb2, task_pb2
 from lepton_scheduler.actions import Action, PlaceTask, RemoveTask, UpdateDeployment
 from lepton_scheduler.cluster import Cluster
-from lepton_scheduler.placement import Rooms
+from lepton_scheduler.placement import Claim, Rooms
 
 __all__ = ["decide_deployments"]
 
 _RETRY_S = 5.0
 
 
-def decide_deployments(now: float, cluster: Cluster, rooms: Rooms) -> Iterator[Action]:
+def decide_deployments(
+    now: float, cluster: Cluster, rooms: Rooms, unplaced: list[Claim]
+) -> Iterator[Action]:
     """Actions for all deployments.
 
     Args:
         now: Seconds since the epoch.
         cluster: What is wanted and what is there.
         rooms: What is free, kept up to date.
+        unplaced: Gets the replicas that found no room.
     """
     for deployment in cluster.deployments.values():
         moved = followed(now, cluster, deployment)
@@ -30,7 +33,8 @@ def decide_deployments(now: float, cluster: Cluster, rooms: Rooms) -> Iterator[A
             yield UpdateDeployment(moved)
             continue  # the rest is decided on the deployment as it then is
         object_id = cluster.onnx_object(deployment.spec)
-        yield from _Deployment(now, cluster, rooms, deployment, object_id).decide()
+        one = _Deployment(now, cluster, rooms, deployment, object_id, unplaced)
+        yield from one.decide()
     for task in list(cluster.tasks.values()):
         if task.replica.deployment and task.replica.deployment not in cluster.deployments:
             yield RemoveTask(task, "its deployment was deleted")
@@ -61,24 +65,50 @@ class _Deployment:
     rooms: Rooms
     deployment: deployment_pb2.Deployment
     object_id: str
+    unplaced: list[Claim]
 
     def decide(self) -> Iterator[Action]:
         spec = self.deployment.spec
         if not self.object_id:
             return  # the view of models lags behind that of deployments
         tasks = self.cluster.of_deployment(spec.name)
-        current = {t.id: t for t in tasks if t.replica.version == spec.version}
+        current = self._staying(tasks)
         wanted = [self._replica_id(i) for i in range(spec.replicas)]
+        others = [t for t in tasks if t.id not in wanted or t is not current.get(t.id)]
+        ready = len({t.id for t in tasks if t.id in wanted and self._is_ready(t)})
+        for task in others:
+            if self._may_go(task, current, wanted, ready):
+                yield RemoveTask(task, "no longer wanted")
         placed = 0
         for task_id in wanted:
             for action in self._ensure(task_id, current.get(task_id), tasks):
                 placed += 1
                 yield action
-        ready = sum(self._is_ready(current[i]) for i in wanted if i in current)
-        for task in tasks:
-            if task.id not in wanted and (task.id in current or ready >= spec.replicas):
-                yield RemoveTask(task, "no longer wanted")
         yield from self._stand(current, wanted, ready, placed)
+
+    def _staying(self, tasks: list[task_pb2.Task]) -> dict[str, task_pb2.Task]:
+        """The task of each replica, were nodes that are to be emptied empty already.
+
+        A replica that leaves such a node has two for a while, also when the node is to stay after
+        all.
+        """
+        version = self.deployment.spec.version
+        mine = [t for t in tasks if t.replica.version == version and not self.cluster.must_leave(t)]
+        return {task.id: task for task in sorted(mine, key=self._standing)}
+
+    def _may_go(
+        self,
+        task: task_pb2.Task,
+        current: dict[str, task_pb2.Task],
+        wanted: list[str],
+        ready: int,
+    ) -> bool:
+        """Whether nobody misses a task that is not to stay."""
+        if task.replica.version != self.deployment.spec.version:
+            return ready >= len(wanted)
+        if task.id not in wanted or self.cluster.is_lost(task):
+            return True
+        return task.id in current and self._is_ready(current[task.id])
 
     def _ensure(
         self, task_id: str, task: task_pb2.Task | None, tasks: list[task_pb2.Task]
@@ -97,6 +127,7 @@ class _Deployment:
         need = self.deployment.spec.resources
         node_id = self.rooms.choose(need, load, at_most=1)
         if node_id is None:
+            self.unplaced.append(Claim(need, frozenset(load)))
             return
         self.rooms.take(node_id, need)
         fresh = self._replica(task_id, node_id, (task.attempt if task else 0) + 1)
@@ -159,6 +190,9 @@ class _Deployment:
             deployment_pb2.DEPLOYMENT_STATE_PROGRESSING,
             f"{ready} of {len(wanted)} replicas answer",
         )
+
+    def _standing(self, task: task_pb2.Task) -> tuple[bool, bool]:
+        return not self.cluster.is_lost(task), self._is_ready(task)
 
     def _is_ready(self, task: task_pb2.Task) -> bool:
         running = self.cluster.status_of(task).state == task_pb2.TASK_STATE_RUNNING

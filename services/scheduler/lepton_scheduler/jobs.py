@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from lepton_ai.proto.v1 import job_pb2, node_pb2, task_pb2
 from lepton_scheduler.actions import (
@@ -16,7 +17,7 @@ from lepton_scheduler.actions import (
     UpdateTask,
 )
 from lepton_scheduler.cluster import ENDED, Cluster, job_of
-from lepton_scheduler.placement import Rooms
+from lepton_scheduler.placement import Claim, Rooms
 
 __all__ = ["decide_jobs"]
 
@@ -26,22 +27,56 @@ _BACK_OFF_S = 1.0  # doubles with each attempt
 _LIGHTHOUSE = node_pb2.Resources()
 
 
-def decide_jobs(now: float, cluster: Cluster, rooms: Rooms) -> Iterator[Action]:
-    """Actions for all jobs, the most urgent first."""
+def decide_jobs(
+    now: float, cluster: Cluster, rooms: Rooms, unplaced: Iterable[Claim] = ()
+) -> Iterator[Action]:
+    """Actions for all jobs, the most urgent first.
+
+    Args:
+        now: Seconds since the epoch.
+        cluster: What is wanted and what is there.
+        rooms: What is free, kept up to date.
+        unplaced: Replicas that found no room: serving borrows it from training.
+    """
     tasks = cluster.by_job()
     jobs = [
         _Job(now, cluster, rooms, job, tasks.get(job.id, []))
         for job in sorted(cluster.jobs.values(), key=_urgency)
     ]
+    for claim in unplaced:
+        yield from _lend(claim, rooms, jobs)
     for job in jobs:
+        if job.evicted:
+            continue
         yield from job.decide()
+        yield from job.preempt(jobs)
     # Only now: who waits for its first ranks goes before who would like more.
     for job in jobs:
-        yield from job.grow()
+        if not job.evicted:
+            yield from job.grow()
     for task in list(cluster.tasks.values()):
         job_id = job_of(task)
         if job_id and job_id not in cluster.jobs:
             yield RemoveTask(task, "its job does not exist")
+
+
+def _lend(claim: Claim, rooms: Rooms, jobs: list[_Job]) -> Iterator[Action]:
+    """Take one rank, from a job that can do without, where that makes room for a replica."""
+    for victim in (task for job in reversed(jobs) for task in job.spare()):
+        rooms.give_back(victim.node_id, victim.resources)
+        if victim.node_id not in claim.taken and rooms.fits(victim.node_id, claim.need):
+            rooms.take(victim.node_id, claim.need)
+            yield from _dropped(jobs, victim, "serving needs its place")
+            return
+        rooms.take(victim.node_id, victim.resources)
+
+
+def _dropped(jobs: list[_Job], victim: task_pb2.Task, reason: str) -> Iterator[Action]:
+    """Remove a rank of which the room is counted as free already."""
+    for job in jobs:
+        if victim in job.tasks:
+            job.tasks.remove(victim)
+            yield RemoveTask(victim, reason)
 
 
 def _urgency(job: job_pb2.Job) -> tuple[int, int, str]:
@@ -55,12 +90,18 @@ class _Job:
     rooms: Rooms
     job: job_pb2.Job
     tasks: list[task_pb2.Task]
+    # In this very decision:
+    waits: bool = False
+    evicted: bool = False
 
     def decide(self) -> Iterator[Action]:
         tasks = self.tasks
         if self.job.state in ENDED:
             for task in tasks:
                 yield from self._remove(task, "its job has ended")
+        elif self.job.state == job_pb2.JOB_STATE_PREEMPTED and tasks:
+            for task in tasks:
+                yield from self._remove(task, "its job was preempted")
         elif self._over_time():
             yield self._ended(job_pb2.JOB_STATE_FAILED, "its time limit has passed")
         elif not tasks:
@@ -81,15 +122,80 @@ class _Job:
             rank = min(set(range(self.job.spec.workers.max)) - numbers)
             yield PlaceTask(self._trainer(rank, node_id), "there is room for one more")
 
+    def spare(self) -> list[task_pb2.Task]:
+        """Ranks that the job can do without, the last one first; its minimum stays."""
+        return self._ranks_to_lose()[: self.job.spec.workers.min - 1 : -1]
+
+    def preempt(self, jobs: list[_Job]) -> Iterator[Action]:
+        """Make room for a job that waits: others shrink to their minimum, then are evicted.
+
+        What is made free stays counted as used: it is this job's, from the next decision on.
+        """
+        if not self.waits:
+            return
+        priority = self.job.spec.priority
+        lesser = [
+            job
+            for job in takewhile(lambda job: job.job.spec.priority < priority, reversed(jobs))
+            if job.tasks
+        ]
+        victims: list[task_pb2.Task] = []
+        for victim in self._in_order(lesser):
+            self.rooms.give_back(victim.node_id, victim.resources)
+            victims.append(victim)
+            if self._takes_room():
+                reason = f"job {self.job.id} is more urgent"
+                for job in lesser:
+                    yield from job.give_up([v for v in victims if v in job.tasks], reason)
+                return
+        for victim in victims:
+            self.rooms.take(victim.node_id, victim.resources)
+
+    def give_up(self, ranks: list[task_pb2.Task], reason: str) -> Iterator[Action]:
+        """Lose ranks of which the room is counted as free already: some, or with them all."""
+        if ranks and len(self._living_ranks()) - len(ranks) < self.job.spec.workers.min:
+            self.evicted = True
+            yield self._moved(job_pb2.JOB_STATE_PREEMPTED, reason)
+            ranks = list(self.tasks)
+        for task in ranks:
+            self.tasks.remove(task)
+            yield RemoveTask(task, reason)
+
+    @staticmethod
+    def _in_order(lesser: list[_Job]) -> Iterator[task_pb2.Task]:
+        """Ranks in the order in which they are taken away: nobody is evicted before all shrink."""
+        spare = [task for job in lesser for task in job.spare()]
+        yield from spare
+        for job in lesser:
+            yield from (task for task in job._ranks_to_lose() if task not in spare)
+
+    def _takes_room(self) -> bool:
+        """Whether the least that the job needs fits; then it counts as used."""
+        nodes = self._gang_nodes(self.job.spec.workers.min)
+        if len(nodes) == self.job.spec.workers.min:
+            return True
+        for node_id in nodes:
+            self.rooms.give_back(node_id, self.job.spec.resources)
+        return False
+
+    def _ranks_to_lose(self) -> list[task_pb2.Task]:
+        """Ranks that another job or a replica may displace: not those that are about to end."""
+        leaves = self.job.state in (*ENDED, job_pb2.JOB_STATE_PREEMPTED)
+        return [] if leaves or self._trained(self.tasks) else self._living_ranks()
+
+    def _living_ranks(self) -> list[task_pb2.Task]:
+        return [t for t in self.tasks if t.HasField("trainer") and not self.cluster.is_lost(t)]
+
     def _over_time(self) -> bool:
         limit, started = self.job.spec.time_limit_s, self.job.started_at.ToNanoseconds() / 1e9
         return bool(limit and started and self.now > started + limit)
 
     def _place_gang(self) -> Iterator[Action]:
         """Place all ranks that fit, or none when they are fewer than the job needs."""
-        nodes = self._gang_nodes()
+        nodes = self._gang_nodes(self.job.spec.workers.max)
         wanted = self.job.spec.workers
         if len(nodes) < wanted.min:
+            self.waits = True
             reason = f"waits for room: {len(nodes)} of {wanted.min} ranks fit now"
             if self.job.reason != reason:
                 yield self._moved(job_pb2.JOB_STATE_QUEUED, reason)
@@ -101,9 +207,10 @@ class _Job:
         placed = self._moved(job_pb2.JOB_STATE_PLACED, f"{len(nodes)} ranks have a node")
         yield PlaceGang(placed.job, (lighthouse, *ranks))
 
-    def _gang_nodes(self) -> list[str]:
+    def _gang_nodes(self, count: int) -> list[str]:
+        """Nodes for at most `count` ranks, of which the room counts as used."""
         nodes: list[str] = []
-        while len(nodes) < self.job.spec.workers.max:
+        while len(nodes) < count:
             node_id = self.rooms.choose(self.job.spec.resources, Counter(nodes))
             if node_id is None:
                 break
@@ -120,7 +227,8 @@ class _Job:
         elif fatal:
             yield self._ended(job_pb2.JOB_STATE_FAILED, fatal.reason or "a rank failed")
         else:
-            yield from self._replace_lost(tasks)
+            missed = list(self._replace_lost(tasks))
+            yield from missed or self._move_off(tasks)
             yield from self._choose_publisher(tasks)
             yield from self._follow(tasks)
 
@@ -136,6 +244,21 @@ class _Job:
                 yield from self._replace(task, "its node was lost")
             elif self._may_try_again(task):
                 yield from self._replace(task, "it failed")
+
+    def _move_off(self, tasks: list[task_pb2.Task]) -> Iterator[Action]:
+        """Move what is on nodes to be emptied: one at a time, so that a peer has its state."""
+        # The state lags behind a decision by one.
+        steady = self.job.state == job_pb2.JOB_STATE_RUNNING and all(map(self._is_up, tasks))
+        if not steady or self._trained(tasks):
+            return
+        leaving = [task for task in tasks if self.cluster.must_leave(task)]
+        if not leaving:
+            return
+        task = leaving[-1]  # the lighthouse comes first, and goes last
+        moved = list(self._replace(task, "its node is being drained"))
+        yield from moved
+        if not moved and task in self.spare():
+            yield from self._remove(task, "its node is being drained")
 
     def _may_try_again(self, task: task_pb2.Task) -> bool:
         failed_at = self.cluster.status_of(task).updated_at.ToNanoseconds() / 1e9
@@ -169,12 +292,8 @@ class _Job:
 
     def _follow(self, tasks: list[task_pb2.Task]) -> Iterator[Action]:
         """Move the job's state along with its ranks'."""
-        ranks = [t for t in tasks if t.WhichOneof("work") == "trainer"]
-        up = sum(
-            self._state(t) in (task_pb2.TASK_STATE_RUNNING, task_pb2.TASK_STATE_TRAINED)
-            and not self.cluster.is_lost(t)
-            for t in ranks
-        )
+        ranks = [t for t in tasks if t.HasField("trainer")]
+        up = sum(map(self._is_up, ranks))
         if up == len(ranks):
             state, reason = job_pb2.JOB_STATE_RUNNING, f"{up} ranks train"
         elif up:
@@ -204,6 +323,10 @@ class _Job:
             for t in tasks
             if self._state(t) == task_pb2.TASK_STATE_TRAINED and not self.cluster.is_lost(t)
         ]
+
+    def _is_up(self, task: task_pb2.Task) -> bool:
+        up = (task_pb2.TASK_STATE_RUNNING, task_pb2.TASK_STATE_TRAINED)
+        return self._state(task) in up and not self.cluster.is_lost(task)
 
     def _state(self, task: task_pb2.Task) -> task_pb2.TaskState:
         return self.cluster.status_of(task).state

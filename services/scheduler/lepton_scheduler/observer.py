@@ -21,6 +21,8 @@ _TYPES: dict[str, Callable[[bytes], Any]] = {
     keys.TASK_STATUS: task_pb2.TaskStatus.FromString,
     keys.MODELS: storage_pb2.Model.FromString,
     keys.ALIASES: storage_pb2.Alias.FromString,
+    keys.CORDONED: bytes,
+    keys.DRAINING: bytes,
 }
 
 
@@ -68,8 +70,13 @@ class Observer:
             tasks={(t.node_id, t.id): t for t in self._records[keys.TASKS].values()},
             statuses={(s.node_id, s.task_id): s for s in self._records[keys.TASK_STATUS].values()},
             models={(m.name, m.version): m for m in self._records[keys.MODELS].values()},
+            cordoned=self._named(keys.CORDONED),
+            draining=self._named(keys.DRAINING),
             aliases={(a.model, a.name): a.version for a in self._records[keys.ALIASES].values()},
         )
+
+    def _named(self, prefix: str) -> frozenset[str]:
+        return frozenset(key.removeprefix(prefix) for key in self._records[prefix])
 
     async def _follow(self, prefix: str) -> None:
         async for change in self._state.watch(prefix):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from lepton_runtime.state import Absent, Condition, Operation, Remove, Snapshot,
 from lepton_runtime.state import Put as StatePut
 from lepton_scheduler.cluster import ENDED
 from lepton_scheduler.submission import check_deployment, check_job, newest, not_found
+from lepton_scheduler.workers import WorkerMarks
 
 __all__ = ["SchedulerServicer"]
 
@@ -49,12 +51,13 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._bus = runtime.bus
         self._clock = runtime.clock
         self._node_id = runtime.settings.node_id
+        self._workers = WorkerMarks(runtime.state)
 
     async def SubmitJob(
         self, request: scheduler_pb2.SubmitJobRequest, context: Any
     ) -> scheduler_pb2.SubmitJobResponse:
         """Accept a job, or answer the one its idempotency key made before."""
-        spec = check_job(request.spec, await self._workers())
+        spec = check_job(request.spec, await self._living_workers())
         await self._check_dataset(spec.train)
         job = job_pb2.Job(
             id=f"j-{uuid.uuid4().hex[:12]}",
@@ -201,9 +204,36 @@ class SchedulerServicer(SchedulerServiceServicer):
         """The members that are alive."""
         leader = await self._state.get(keys.ELECTION)
         nodes = await self._all(keys.NODES, node_pb2.Node)
+        tasks = Counter(task.node_id for task in await self._all(keys.TASKS, task_pb2.Task))
+        cordoned = await self._workers.marked(keys.CORDONED)
+        draining = await self._workers.marked(keys.DRAINING)
         for node in nodes:
             node.leader = leader is not None and node.id == leader.value.decode()
+            node.tasks = tasks[node.id]
+            node.cordoned = node.id in cordoned
+            node.draining = node.id in draining
         return scheduler_pb2.ListNodesResponse(nodes=nodes)
+
+    async def CordonWorker(
+        self, request: scheduler_pb2.CordonWorkerRequest, context: Any
+    ) -> scheduler_pb2.CordonWorkerResponse:
+        """Give a worker no new work."""
+        await self._workers.cordon(request.node_id)
+        return scheduler_pb2.CordonWorkerResponse()
+
+    async def DrainWorker(
+        self, request: scheduler_pb2.DrainWorkerRequest, context: Any
+    ) -> scheduler_pb2.DrainWorkerResponse:
+        """Empty a worker; the leader moves what runs there."""
+        await self._workers.drain(request.node_id)
+        return scheduler_pb2.DrainWorkerResponse()
+
+    async def UncordonWorker(
+        self, request: scheduler_pb2.UncordonWorkerRequest, context: Any
+    ) -> scheduler_pb2.UncordonWorkerResponse:
+        """Give a worker new work again."""
+        await self._workers.uncordon(request.node_id)
+        return scheduler_pb2.UncordonWorkerResponse()
 
     async def _accept(self, job: job_pb2.Job) -> job_pb2.Job:
         conditions: list[Condition] = [Absent(keys.job(job.id))]
@@ -292,7 +322,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             raise NotFoundError(f"job {job_id!r} does not exist", hint="list the jobs")
         return job_pb2.Job.FromString(record.value), record.mod_revision
 
-    async def _workers(self) -> list[node_pb2.Node]:
+    async def _living_workers(self) -> list[node_pb2.Node]:
         nodes = await self._all(keys.NODES, node_pb2.Node)
         return [node for node in nodes if node.role == node_pb2.NODE_ROLE_WORKER]
 

@@ -17,6 +17,7 @@ __all__ = ["check_deployment", "check_job", "newest", "not_found"]
 # A job is placed in one transaction of etcd, which takes 128 operations.
 MAX_RANKS = 120
 MAX_REPLICAS = 256
+MAX_PRIORITY = 100
 _DEFAULT_CPUS = 1.0
 
 
@@ -38,6 +39,10 @@ def check_job(spec: job_pb2.JobSpec, workers: Iterable[node_pb2.Node]) -> job_pb
         raise InvalidArgumentError(
             f"workers {checked.workers.min}:{checked.workers.max} is no range",
             hint=f"use 1 <= min <= max <= {MAX_RANKS}",
+        )
+    if abs(checked.priority) > MAX_PRIORITY:
+        raise InvalidArgumentError(
+            f"priority is {checked.priority}", hint=f"from -{MAX_PRIORITY} to {MAX_PRIORITY}"
         )
     _check_resources(checked.resources)
     _check_room(checked, list(workers))

@@ -62,7 +62,10 @@ class Rank:
         """Take every step that is left."""
         began, reported, samples = time.monotonic(), 0.0, 0
         while self._trainer.steps_done < self._total_steps:
-            samples += self._step()
+            taken = self._step()
+            if not taken:
+                continue  # a rank that joins does not know yet how far the others are
+            samples += taken
             now = time.monotonic()
             if now - reported > _REPORT_S or self._trainer.steps_done == self._total_steps:
                 report(self._progress(samples / (now - began)))

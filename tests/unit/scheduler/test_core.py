@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from lepton_ai.proto.v1 import job_pb2, node_pb2, task_pb2
-from lepton_scheduler.actions import Action, PlaceGang, PlaceTask, UpdateJob, UpdateTask
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
+from lepton_scheduler.actions import (
+    Action,
+    PlaceGang,
+    PlaceTask,
+    RemoveTask,
+    UpdateJob,
+    UpdateTask,
+)
 from lepton_scheduler.cluster import Cluster
 from lepton_scheduler.core import decide
 
@@ -143,3 +150,180 @@ def test_a_job_past_its_time_fails() -> None:
     (action,) = decide(NOW + 11, cluster)
     assert isinstance(action, UpdateJob)
     assert action.job.reason == "its time limit has passed"
+
+
+def running(*workers: node_pb2.Node, least: int = 2) -> Cluster:
+    """A job of two ranks that train."""
+    cluster = placed(*workers)
+    job = cluster.jobs["j-1"]
+    job.spec.workers.min = least
+    job.state, job.reason = job_pb2.JOB_STATE_RUNNING, "2 ranks train"
+    for task_id in ("j-1-lighthouse", "j-1-r0", "j-1-r1"):
+        say(cluster, task_id, task_pb2.TASK_STATE_RUNNING)
+    return cluster
+
+
+def homes(cluster: Cluster) -> dict[str, str]:
+    return {task.id: task.node_id for task in cluster.tasks.values()}
+
+
+def rival(cluster: Cluster, ranks: int, priority: int = 1) -> job_pb2.Job:
+    job = cluster_of(ranks=ranks).jobs["j-1"]
+    job.id, job.spec.priority = "j-2", priority
+    cluster.jobs["j-2"] = job
+    return job
+
+
+def test_a_cordoned_worker_keeps_what_it_has_and_gets_nothing() -> None:
+    cluster = running(worker("w1"), worker("w2"))
+    cluster.cordoned = frozenset({"w1", "w2"})
+    assert decide(NOW, cluster) == []
+    rival(cluster, ranks=1, priority=0)
+    action = only(decide(NOW, cluster), UpdateJob)
+    assert isinstance(action, UpdateJob)
+    assert action.job.reason == "waits for room: 0 of 1 ranks fit now"
+
+
+def test_a_drained_worker_loses_one_task_at_a_time_the_lighthouse_last() -> None:
+    cluster = running(worker("w1"), worker("w2"))
+    at = homes(cluster)
+    cluster.workers["w3"] = worker("w3", cpus=4)
+    cluster.draining = frozenset({"w1", "w2"})
+    for task_id in ("j-1-r1", "j-1-r0", "j-1-lighthouse"):
+        (action,) = decide(NOW, cluster)
+        assert isinstance(action, PlaceTask)
+        assert (action.task.id, action.task.node_id) == (task_id, "w3")
+        assert action.replaces is not None
+        assert action.replaces.node_id == at[task_id]
+        del cluster.tasks[action.replaces.node_id, task_id]
+        cluster.tasks["w3", task_id] = action.task
+        # The next one moves only when this one trains.
+        if task_id != "j-1-lighthouse":
+            waiting = decide(NOW, cluster)
+            assert not any(isinstance(a, PlaceTask) for a in waiting)
+            cluster.jobs["j-1"].state = job_pb2.JOB_STATE_RUNNING
+        say(cluster, task_id, task_pb2.TASK_STATE_RUNNING)
+    assert decide(NOW, cluster) == []
+
+
+def test_a_rank_with_nowhere_to_go_is_given_up_if_the_job_can_do_without() -> None:
+    cluster = running(worker("w1", cpus=1), worker("w2", cpus=1), least=1)
+    cluster.draining = frozenset({"w2"})
+    if homes(cluster)["j-1-r1"] != "w2":
+        cluster.draining = frozenset({"w1"})
+    action = only(decide(NOW, cluster), RemoveTask)
+    assert isinstance(action, RemoveTask)
+    assert (action.task.id, action.reason) == ("j-1-r1", "its node is being drained")
+    cluster.jobs["j-1"].spec.workers.min = 2
+    assert decide(NOW, cluster) == []
+
+
+def served(*workers: node_pb2.Node) -> Cluster:
+    """A deployment of one replica that answers on the first worker."""
+    first = workers[0]
+    cluster = Cluster(workers={node.id: node for node in workers})
+    cluster.models["digits", 1] = storage_pb2.Model(name="digits", version=1, onnx_object="b3")
+    spec = deployment_pb2.DeploymentSpec(name="digits", model="digits", version=1, replicas=1)
+    spec.resources.cpus = 1
+    cluster.deployments["digits"] = deployment_pb2.Deployment(
+        spec=spec, state=deployment_pb2.DEPLOYMENT_STATE_READY, ready_replicas=1
+    )
+    cluster.deployments["digits"].reason = "1 replicas answer"
+    task = task_pb2.Task(id="digits-v1-0", node_id=first.id, node_incarnation="1", attempt=1)
+    task.replica.deployment = task.replica.model = "digits"
+    task.replica.version = 1
+    task.resources.cpus = 1
+    cluster.tasks[first.id, task.id] = task
+    say(cluster, task.id, task_pb2.TASK_STATE_RUNNING)
+    return cluster
+
+
+def test_a_replica_leaves_a_drained_worker_once_another_answers() -> None:
+    cluster = served(worker("w1"), worker("w2"))
+    cluster.draining = frozenset({"w1"})
+    (action,) = decide(NOW, cluster)
+    assert isinstance(action, PlaceTask)
+    assert (action.task.node_id, action.replaces) == ("w2", None)
+    cluster.tasks["w2", action.task.id] = action.task
+    assert decide(NOW, cluster) == []
+    status = task_pb2.TaskStatus(task_id=action.task.id, node_id="w2", attempt=1)
+    status.state = task_pb2.TASK_STATE_RUNNING
+    cluster.statuses["w2", action.task.id] = status
+    (action,) = decide(NOW, cluster)
+    assert isinstance(action, RemoveTask)
+    assert action.task.node_id == "w1"
+
+
+def test_a_replica_stays_on_a_drained_worker_while_no_other_has_room() -> None:
+    cluster = served(worker("w1"), worker("w2", cpus=0.5))
+    cluster.draining = frozenset({"w1"})
+    assert decide(NOW, cluster) == []
+
+
+def test_a_more_urgent_job_takes_ranks_that_another_can_do_without() -> None:
+    cluster = running(worker("w1", cpus=1), worker("w2", cpus=1), least=1)
+    rival(cluster, ranks=1)
+    actions = decide(NOW, cluster)
+    removal = only(actions, RemoveTask)
+    assert isinstance(removal, RemoveTask)
+    assert (removal.task.id, removal.reason) == ("j-1-r1", "job j-2 is more urgent")
+    del cluster.tasks[removal.task.node_id, "j-1-r1"]
+    gang = only(decide(NOW, cluster), PlaceGang)
+    assert isinstance(gang, PlaceGang)
+    assert gang.job.id == "j-2"
+    # What it shrank by is not given back while the other has it.
+    cluster.jobs["j-2"] = gang.job
+    cluster.tasks |= {(task.node_id, task.id): task for task in gang.tasks}
+    assert not any(isinstance(a, PlaceTask) for a in decide(NOW, cluster))
+
+
+def test_a_job_that_fits_takes_nothing_from_others() -> None:
+    cluster = running(worker("w1"), worker("w2"), least=1)
+    rival(cluster, ranks=2)
+    (gang,) = decide(NOW, cluster)
+    assert isinstance(gang, PlaceGang)
+
+
+def test_a_job_is_evicted_when_shrinking_does_not_do() -> None:
+    cluster = running(worker("w1", cpus=1), worker("w2", cpus=1))
+    rival(cluster, ranks=2)
+    actions = decide(NOW, cluster)
+    moved = {a.job.id: a.job.state for a in actions if isinstance(a, UpdateJob)}
+    assert moved["j-1"] == job_pb2.JOB_STATE_PREEMPTED
+    gone = {a.task.id for a in actions if isinstance(a, RemoveTask)}
+    assert gone == {"j-1-lighthouse", "j-1-r0", "j-1-r1"}
+
+
+def test_an_interrupted_eviction_is_finished() -> None:
+    cluster = running(worker("w1"), worker("w2"))
+    cluster.jobs["j-1"].state = job_pb2.JOB_STATE_PREEMPTED
+    actions = decide(NOW, cluster)
+    assert [type(action) for action in actions] == [RemoveTask] * 3
+
+
+def test_nobody_is_evicted_in_vain_or_by_an_equal() -> None:
+    cluster = running(worker("w1", cpus=1), worker("w2", cpus=1))
+    rival(cluster, ranks=3)
+    assert not any(isinstance(a, RemoveTask) for a in decide(NOW, cluster))
+    rival(cluster, ranks=2, priority=0)
+    assert not any(isinstance(a, RemoveTask) for a in decide(NOW, cluster))
+
+
+def test_serving_borrows_a_rank_that_training_can_do_without() -> None:
+    cluster = running(worker("w1", cpus=1), worker("w2", cpus=1), least=1)
+    cluster.models["digits", 1] = storage_pb2.Model(name="digits", version=1, onnx_object="b3")
+    spec = deployment_pb2.DeploymentSpec(name="digits", model="digits", version=1, replicas=1)
+    spec.resources.cpus = 1
+    cluster.deployments["digits"] = deployment_pb2.Deployment(spec=spec)
+    removal = only(decide(NOW, cluster), RemoveTask)
+    assert isinstance(removal, RemoveTask)
+    assert removal.reason == "serving needs its place"
+    del cluster.tasks[removal.task.node_id, removal.task.id]
+    replica = only(decide(NOW, cluster), PlaceTask)
+    assert isinstance(replica, PlaceTask)
+    assert replica.task.HasField("replica")
+    # At its minimum it lends nothing.
+    cluster = running(worker("w1", cpus=1), worker("w2", cpus=1))
+    cluster.deployments["digits"] = deployment_pb2.Deployment(spec=spec)
+    cluster.models["digits", 1] = storage_pb2.Model(name="digits", version=1, onnx_object="b3")
+    assert not any(isinstance(a, RemoveTask) for a in decide(NOW, cluster))

@@ -1,0 +1,179 @@
+"""A cluster in miniature, driven by seeds, that checks what must hold after every action."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
+from lepton_scheduler.actions import (
+    Action,
+    PlaceGang,
+    PlaceTask,
+    RemoveTask,
+    UpdateDeployment,
+    UpdateJob,
+    UpdateTask,
+)
+from lepton_scheduler.cluster import ENDED, Cluster
+from lepton_scheduler.core import decide
+
+MODELS = {
+    ("digits", number): storage_pb2.Model(name="digits", version=number, onnx_object=f"b3-{number}")
+    for number in (1, 2)
+}
+CPUS = 2.0
+
+
+class Simulation:
+    """Workers that run what is placed on them, and a world that gets in their way."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now = 1_000.0
+        self.cluster = Cluster(models=dict(MODELS))
+        self.names = [f"w{i}" for i in range(self.random.randint(2, 4))]
+        self.incarnations = Counter[str]()
+        self.ended: dict[str, bytes] = {}
+        for name in self.names:
+            self.start(name)
+        for number in range(self.random.randint(1, 5)):
+            self.submit(number)
+        spec = deployment_pb2.DeploymentSpec(
+            name="digits", model="digits", version=1, replicas=self.random.randint(1, 2)
+        )
+        if self.random.random() < 0.5:
+            spec.alias = "champion"
+            self.cluster.aliases["digits", "champion"] = 1
+        self.cluster.deployments["digits"] = deployment_pb2.Deployment(spec=spec)
+
+    def roll(self) -> None:
+        """Ask for the new version, by name or by the alias that the deployment follows."""
+        spec = self.cluster.deployments["digits"].spec
+        if spec.alias:
+            self.cluster.aliases[spec.model, spec.alias] = 2
+        else:
+            spec.version = 2
+
+    def start(self, name: str) -> None:
+        self.incarnations[name] += 1
+        self.cluster.workers[name] = node_pb2.Node(
+            id=name,
+            role=node_pb2.NODE_ROLE_WORKER,
+            incarnation=str(self.incarnations[name]),
+            capacity=node_pb2.Resources(cpus=CPUS),
+        )
+
+    def submit(self, number: int) -> None:
+        least = self.random.randint(1, 3)
+        job = job_pb2.Job(id=f"j-{number}", state=job_pb2.JOB_STATE_QUEUED, attempt=1)
+        job.spec.workers.min, job.spec.workers.max = least, least + self.random.randint(0, 2)
+        job.spec.resources.cpus = 1.0
+        job.spec.priority = self.random.randint(0, 2)
+        job.spec.train.SetInParent()
+        job.created_at.FromSeconds(number + 1)
+        self.cluster.jobs[job.id] = job
+
+    def step(self, chaos: float) -> None:
+        self.now += 1.0
+        self.disturb(chaos)
+        actions = decide(self.now, self.cluster)
+        if self.random.random() < chaos:  # the leader dies in the middle of its decisions
+            actions = actions[: self.random.randint(0, len(actions))]
+        for action in actions:
+            self.apply(action)
+            self.check()
+        self.work(chaos)
+
+    def disturb(self, chaos: float) -> None:
+        for name in self.names:
+            if name not in self.cluster.workers:
+                if self.random.random() > chaos:
+                    self.start(name)
+            elif self.random.random() < chaos / 4:
+                del self.cluster.workers[name]
+            elif self.random.random() < chaos / 4:
+                self.start(name)  # quicker than its lease: only the incarnation tells
+            elif self.random.random() < chaos / 10:
+                self.cluster.draining ^= {name}
+            elif self.random.random() < chaos / 10:
+                self.cluster.cordoned ^= {name}
+        if self.random.random() < chaos / 10:
+            self.roll()
+
+    def calm(self) -> None:
+        """Nobody keeps a node from its work any more."""
+        self.cluster.draining = self.cluster.cordoned = frozenset()
+
+    def apply(self, action: Action) -> None:
+        match action:
+            case PlaceGang(job=job, tasks=tasks):
+                for task in tasks:
+                    self.place(task)
+                self.cluster.jobs[job.id] = job
+            case PlaceTask(task=task, replaces=replaces):
+                if replaces is not None:
+                    assert task.attempt == replaces.attempt + 1
+                    self.remove(replaces)
+                self.place(task)
+            case UpdateTask(task=task):
+                assert (task.node_id, task.id) in self.cluster.tasks
+                self.cluster.tasks[task.node_id, task.id] = task
+            case RemoveTask(task=task):
+                self.remove(task)
+            case UpdateJob(job=job):
+                self.cluster.jobs[job.id] = job
+            case UpdateDeployment(deployment=deployment):
+                self.cluster.deployments[deployment.spec.name] = deployment
+
+    def place(self, task: task_pb2.Task) -> None:
+        assert task.node_id not in self.cluster.draining | self.cluster.cordoned
+        assert (task.node_id, task.id) not in self.cluster.tasks
+        self.cluster.tasks[task.node_id, task.id] = task
+
+    def remove(self, task: task_pb2.Task) -> None:
+        del self.cluster.tasks[task.node_id, task.id]
+        self.cluster.statuses.pop((task.node_id, task.id), None)
+
+    def work(self, chaos: float) -> None:
+        for task in self.cluster.alive():
+            status = self.cluster.status_of(task)
+            state = self.next_state(task, status.state, chaos)
+            if state != status.state:
+                fresh = task_pb2.TaskStatus(
+                    task_id=task.id, node_id=task.node_id, attempt=task.attempt, state=state
+                )
+                fresh.updated_at.FromNanoseconds(int(self.now * 1e9))
+                self.cluster.statuses[task.node_id, task.id] = fresh
+
+    def next_state(self, task: task_pb2.Task, state: int, chaos: float) -> int:
+        starting, running = task_pb2.TASK_STATE_STARTING, task_pb2.TASK_STATE_RUNNING
+        if state in (starting, running) and self.random.random() < chaos / 40:
+            return task_pb2.TASK_STATE_FAILED
+        if state == 0:
+            return starting
+        if state == starting:
+            return running
+        if not task.HasField("trainer"):
+            return state
+        if state == running and self.random.random() < 0.2:
+            return task_pb2.TASK_STATE_TRAINED
+        if state == task_pb2.TASK_STATE_TRAINED and task.trainer.publish:
+            return task_pb2.TASK_STATE_SUCCEEDED
+        return state
+
+    def check(self) -> None:
+        used, homes = defaultdict[str, float](float), Counter[str]()
+        for task in self.cluster.alive():
+            used[task.node_id] += task.resources.cpus
+        for task in self.cluster.tasks.values():
+            # A replica that moves answers at its old place until it does at the new one.
+            homes[task.id] += not task.HasField("replica")
+        assert all(cpus <= CPUS for cpus in used.values()), f"capacity exceeded: {dict(used)}"
+        assert all(count <= 1 for count in homes.values()), f"placed twice: {homes}"
+        publishers = Counter(t.trainer.job_id for t in self.cluster.alive() if t.trainer.publish)
+        assert all(count == 1 for count in publishers.values()), f"two publish: {publishers}"
+        for job in self.cluster.jobs.values():
+            if job.state in ENDED:
+                now = job.SerializeToString(deterministic=True)
+                assert self.ended.setdefault(job.id, now) == now, "an ended job changed"
