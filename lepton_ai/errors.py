@@ -42,11 +42,16 @@ class LeptonError(Exception):
         hint: What to do about it, or what is allowed. May be empty.
         ids: What the error is about, such as ``job="j-1"``, ``model="mnist"``.
 
+    Attributes:
+        retry_after_s: How long to wait before asking again, in seconds, where the server said so.
+
     Example:
         >>> error = NotFoundError("model 'mnits' does not exist", hint="did you mean 'mnist'?")
         >>> str(error)
         "model 'mnits' does not exist: did you mean 'mnist'?"
     """
+
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, hint: str = "", **ids: str) -> None:
         self.message = message

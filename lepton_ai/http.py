@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client for bulk: bodies go out and come in without being copied on the way.
+"""An HTTP/1.1 client: bodies go out and come in without being copied on the way.
 
 It speaks to our own servers and to Envoy, which always tell how long an answer is.
 """
@@ -27,6 +27,7 @@ __all__ = ["HttpAnswer", "HttpClient"]
 _MAX_HEAD_BYTES = 64 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
 _CONNECT_S = 5.0
+_UNIX = "unix:"
 
 
 class HttpAnswer(NamedTuple):
@@ -41,8 +42,8 @@ class HttpClient:
     """Requests to one server, on connections that stay open.
 
     Args:
-        address: ``host:port``.
-        token: Sent as the bearer's key.
+        address: ``host:port``, or ``unix:PATH``.
+        token: Sent as the bearer's key; empty where each request says its own.
         tls: What to show and trust; None for plain text.
         max_connections: Requests under way at once; further ones wait.
     """
@@ -56,11 +57,16 @@ class HttpClient:
     ) -> None:
         self.address = address
         self._tls = tls
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
-        self._common = f"host: {address}\r\nauthorization: Bearer {token}\r\n".encode()
+        self._common = f"host: {'lepton' if address.startswith(_UNIX) else address}\r\n".encode()
+        if token:
+            self._common += f"authorization: Bearer {token}\r\n".encode()
         self._idle: deque[_Connection] = deque()
         self._slots = asyncio.Semaphore(max_connections)
+
+    @property
+    def busy(self) -> bool:
+        """Whether another request would have to wait for a connection."""
+        return self._slots.locked()
 
     async def request(
         self,
@@ -128,16 +134,25 @@ class HttpClient:
         return answer
 
     async def _open(self) -> _Connection:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_S):
-                _, connection = await loop.create_connection(
-                    _Connection, self._host, self._port, ssl=self._tls
-                )
+                return await self._connected()
+        except ssl.SSLCertVerificationError:
+            raise UnavailableError(
+                f"{self.address} has no certificate of the cluster that is asked for",
+                hint="is LEPTON_AUTHORITY, or client.json, that of this cluster?",
+            ) from None
         except (OSError, TimeoutError) as error:
             reason = str(error) or "no answer"
             raise UnavailableError(f"{self.address} cannot be reached: {reason}") from None
-        return connection
+
+    async def _connected(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        if self.address.startswith(_UNIX):
+            path = self.address.removeprefix(_UNIX)
+            return (await loop.create_unix_connection(_Connection, path))[1]
+        host, _, port = self.address.rpartition(":")
+        return (await loop.create_connection(_Connection, host, int(port), ssl=self._tls))[1]
 
 
 class _NothingAnsweredError(Exception):
@@ -251,6 +266,14 @@ def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
 
 
 def _error(answer: HttpAnswer) -> LeptonError:
+    error = _told(answer)
+    wait_s = answer.headers.get("retry-after", "")
+    if wait_s.isdecimal():
+        error.retry_after_s = float(wait_s)
+    return error
+
+
+def _told(answer: HttpAnswer) -> LeptonError:
     try:
         form = orjson.loads(answer.body)
         told = {name: str(form.get(name, "")) for name in ("error", "hint", "reason")}

@@ -82,12 +82,12 @@ def _main_job(cluster: Cluster, profile: Profile, task: _Task, times: _Times) ->
         job = _trained(cluster, task)
     with times.phase("deploying 2 replicas"):
         endpoint = cluster.deploy(task.name, replicas=2)
-        warm = endpoint.predict(task.test[0][:2])
+        endpoint.predict(task.test[0][:2])  # reads what the model takes
     tensor = Tensor("input", "UINT8", task.test[0][..., np.newaxis])
     with times.phase("asking by REST"):
         rest = send_rest(endpoint, tensor.array)
     with times.phase("asking by gRPC"):
-        grpc = send_grpc(profile, task.name, tensor, classes=warm.shape[-1])
+        grpc = send_grpc(profile, task.name, tensor)
     return _summed_up(task, job, rest, grpc)
 
 

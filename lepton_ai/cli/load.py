@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lepton_ai.cluster.endpoint import batches_of
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.cluster.sync import Endpoint
-from lepton_ai.oip.messages import MODEL_INFER, decode_raw_outputs, encode_infer_request
+from lepton_ai.oip.messages import MODEL_INFER, decode_infer_answer, encode_infer_request
 from lepton_ai.oip.tensor import Tensor
 
 __all__ = ["Load", "send_grpc", "send_rest"]
@@ -60,8 +60,8 @@ def send_rest(endpoint: Endpoint, rows: NDArray[Any]) -> Load:
     return _sent(endpoint.predict, batches_of(rows, _BATCH_ROWS))
 
 
-def send_grpc(profile: Profile, model: str, tensor: Tensor, classes: int) -> Load:
-    """Send all rows of `tensor` by gRPC; the model answers `classes` float32 numbers a row."""
+def send_grpc(profile: Profile, model: str, tensor: Tensor) -> Load:
+    """Send all rows of `tensor` by gRPC."""
     with _channel(profile) as channel:
         infer = channel.unary_unary(MODEL_INFER)
         metadata = (("authorization", f"Bearer {profile.api_key}"),)
@@ -69,7 +69,7 @@ def send_grpc(profile: Profile, model: str, tensor: Tensor, classes: int) -> Loa
         def ask(rows: NDArray[Any]) -> NDArray[Any]:
             request = encode_infer_request(model, tensor._replace(array=rows))
             answer: bytes = infer(request, _TIMEOUT_S, metadata)
-            return np.frombuffer(decode_raw_outputs(answer)[0], np.float32).reshape(-1, classes)
+            return decode_infer_answer(answer).array
 
         return _sent(ask, batches_of(tensor.array, _BATCH_ROWS))
 

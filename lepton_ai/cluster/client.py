@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lepton_ai.cluster.arrays import Splits, columns_of, content_name
 from lepton_ai.cluster.endpoint import AsyncEndpoint
+from lepton_ai.cluster.inference import InferenceClient
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.cluster.progress import TrainingBar, TransferBar
 from lepton_ai.cluster.storage import AsyncStorage
-from lepton_ai.cluster.transport import HttpPool
 from lepton_ai.cluster.workers import AsyncWorkers
 from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import (
@@ -27,6 +27,7 @@ from lepton_ai.errors import (
     NotFoundError,
     UnavailableError,
 )
+from lepton_ai.http import HttpClient
 from lepton_ai.learn.history import History
 from lepton_ai.learn.remote import FitRequest, FitResult
 from lepton_ai.names import check_name
@@ -76,7 +77,8 @@ class AsyncCluster:
         profile = Profile.find(address, api_key)
         self.address = profile.address
         self._channel = open_channel(profile.address, profile.api_key, profile.channel_credentials)
-        self._http = HttpPool(profile)
+        self._http = HttpClient(profile.address, profile.api_key, profile.tls)
+        self._inference = InferenceClient(self._http, self._channel)
         self._scheduler = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self._storage = storage_pb2_grpc.StorageServiceStub(self._channel)
         self._gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)
@@ -375,7 +377,7 @@ class AsyncCluster:
 
     def endpoint(self, name: str) -> AsyncEndpoint:
         """Where a deployment answers."""
-        return AsyncEndpoint(check_name("deployment", name), self._http)
+        return AsyncEndpoint(check_name("deployment", name), self._inference)
 
     async def deployment(self, name: str) -> deployment_pb2.Deployment:
         """How a deployment stands.

@@ -79,7 +79,7 @@ class Endpoint:
         return self._loop.run(self._inner.row_shape())
 
     def predict(self, x: Any, *, timeout_s: float = 60.0) -> NDArray[Any]:
-        """What the model makes of raw input; see `AsyncEndpoint.predict`."""
+        """What the model makes of raw input, however many rows; see `AsyncEndpoint.predict`."""
         return self._loop.run(self._inner.predict(x, timeout_s=timeout_s))
 
 

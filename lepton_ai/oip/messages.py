@@ -1,4 +1,4 @@
-"""gRPC `ModelInfer` without generated code: one raw tensor in, one raw tensor out.
+"""gRPC `ModelInfer` without generated code: one raw tensor in, the first raw tensor out.
 
 The protocol's messages are registered in the inference server's process only, where they cannot
 meet those of another client library in one descriptor pool. So what a client needs of them is
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lepton_ai.errors import InvalidArgumentError
-from lepton_ai.oip.tensor import Tensor, encode_raw
+from lepton_ai.oip.tensor import Tensor, decode_raw, encode_raw
 
-__all__ = ["MODEL_INFER", "decode_raw_outputs", "encode_infer_request"]
+__all__ = ["MODEL_INFER", "decode_infer_answer", "encode_infer_request"]
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 # Fields of ModelInferRequest, its InferInputTensor, and ModelInferResponse.
 _MODEL_NAME, _INPUTS, _RAW_INPUTS = 1, 5, 7
 _TENSOR_NAME, _DATATYPE, _SHAPE = 1, 2, 3
-_RAW_OUTPUTS = 6
+_OUTPUTS, _RAW_OUTPUTS = 5, 6
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
@@ -43,16 +43,36 @@ def encode_infer_request(model: str, tensor: Tensor) -> bytes:
     )
 
 
-def decode_raw_outputs(message: bytes) -> list[bytes]:
-    """The raw outputs of a `ModelInferResponse`.
+def decode_infer_answer(message: bytes) -> Tensor:
+    """The first output of a `ModelInferResponse`, which has to be raw.
 
     Raises:
         InvalidArgumentError: It is no such message.
     """
     try:
-        return [content for number, content in _fields(message) if number == _RAW_OUTPUTS]
-    except IndexError:
+        fields = list(_fields(message))
+        described = dict(_fields(_first(fields, _OUTPUTS)))
+        return decode_raw(
+            described[_TENSOR_NAME].decode(),
+            described[_DATATYPE].decode(),
+            _numbers(described.get(_SHAPE, b"")),
+            _first(fields, _RAW_OUTPUTS),
+        )
+    except (IndexError, KeyError, UnicodeDecodeError):
         raise InvalidArgumentError("the answer is no ModelInferResponse") from None
+
+
+def _first(fields: list[tuple[int, bytes]], wanted: int) -> bytes:
+    return next((content for number, content in fields if number == wanted), b"")
+
+
+def _numbers(packed: bytes) -> tuple[int, ...]:
+    numbers: list[int] = []
+    position = 0
+    while position < len(packed):
+        number, position = _read_varint(packed, position)
+        numbers.append(number)
+    return tuple(numbers)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:

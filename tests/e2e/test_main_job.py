@@ -8,12 +8,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lepton_ai import RNN, Cluster, Sequential
+from lepton_ai import RNN, AsyncCluster, Cluster, Sequential
 from lepton_ai.cli.load import send_grpc, send_rest
 from lepton_ai.datasets import load_digits
 from lepton_ai.errors import (
@@ -74,9 +75,23 @@ def test_rest_and_grpc_answer_alike(cluster, digits, deployed):
     images, labels = digits
     rest = send_rest(deployed, images)
     tensor = Tensor("input", "UINT8", images[..., np.newaxis])
-    grpc = send_grpc(cluster.profile, "digits", tensor, classes=10)
+    grpc = send_grpc(cluster.profile, "digits", tensor)
     np.testing.assert_allclose(rest.answers, grpc.answers, atol=1e-5)
     assert rest.accuracy(labels) >= GOOD
+
+
+def test_many_rows_and_many_calls_at_once_are_answered_in_order(cluster, digits, deployed):
+    images = np.tile(digits[0], (5, 1, 1))[:1100]
+    answers = deployed.predict(images)
+    np.testing.assert_allclose(answers[:100], deployed.predict(images[:100]), atol=1e-5)
+
+    async def each() -> list[Any]:
+        async with AsyncCluster(cluster.profile.address, cluster.profile.api_key) as client:
+            endpoint = client.endpoint("digits")
+            return await asyncio.gather(*(endpoint.predict(row[None]) for row in images[:100]))
+
+    # More calls at once than there are connections: some of them travel by gRPC.
+    np.testing.assert_allclose(np.concatenate(asyncio.run(each())), answers[:100], atol=1e-5)
 
 
 def test_fit_on_the_cluster_is_fit(cluster, digits, model):

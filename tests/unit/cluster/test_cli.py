@@ -9,14 +9,11 @@ from lepton_ai.cli.arguments import parse_size
 from lepton_ai.cli.commands import app
 from lepton_ai.cli.declaration import model_of, read_model_file
 from lepton_ai.cli.output import age_text, size_text
-from lepton_ai.cluster.transport import HttpAnswer, error_of_answer
 from lepton_ai.errors import (
-    InternalError,
     InvalidArgumentError,
     NotFoundError,
-    ResourceExhaustedError,
 )
-from lepton_ai.oip.messages import decode_raw_outputs, encode_infer_request
+from lepton_ai.oip.messages import decode_infer_answer, encode_infer_request
 from lepton_ai.oip.tensor import Tensor
 
 FORM = {"kind": "Sequential", "input_shape": [4], "layers": [["dense", {"units": 1}]]}
@@ -71,20 +68,16 @@ def test_a_missing_model_file_is_told(tmp_path):
         read_model_file(tmp_path / "none.json")
 
 
-def test_answers_become_errors():
-    error = error_of_answer(HttpAnswer(429, {}, b'{"error": "queue full"}'))
-    assert isinstance(error, ResourceExhaustedError)
-    assert error.message == "queue full"
-    assert isinstance(error_of_answer(HttpAnswer(500, {}, b"<html>")), InternalError)
-
-
 def test_messages_are_those_of_the_protocol():
     # Read with the generated code, in a pool of its own by way of the wire only.
     tensor = Tensor("input", "UINT8", np.arange(200, dtype=np.uint8).reshape(1, 200))
     request = encode_infer_request("mnist", tensor)
     assert request.startswith(b"\n\x05mnist")
     assert tensor.array.tobytes() in request
-    answer = b"\n\x01m" + b"\x32\x02ab" + b"\x32\x01c"
-    assert decode_raw_outputs(answer) == [b"ab", b"c"]
-    with pytest.raises(InvalidArgumentError):
-        decode_raw_outputs(b"\x32\x05ab")
+    output = b"\x0a\x01y" + b"\x12\x04FP32" + b"\x1a\x02\x01\x02"
+    raw = np.array([1, 2], "<f4").tobytes()
+    answer = decode_infer_answer(b"\n\x01m" + b"\x2a\x0d" + output + b"\x32\x08" + raw)
+    assert (answer.name, answer.array.tolist()) == ("y", [[1.0, 2.0]])
+    for bad in (b"", b"\x32\x05ab", b"\n\x01m\x32\x08" + raw):
+        with pytest.raises(InvalidArgumentError):
+            decode_infer_answer(bad)
