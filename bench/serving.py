@@ -10,6 +10,7 @@ in-process, which is measured beside it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -40,6 +42,10 @@ MODEL = "cnn"
 IMAGE = (1, 28, 28)
 START_TIMEOUT_S = 20.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
+MANY_MODELS = 100
+MANY_MEMORY_MIB = 40  # Of the hundred MiB that they would take together.
+COLD_REQUESTS_PER_S = 10
 
 WRK_SCRIPT = """
 local file = io.open(os.getenv("BENCH_BODY"), "rb")
@@ -133,23 +139,33 @@ class Server:
         assert found
         return int(found[1]) / 1024
 
-    def post(self, body: bytes, json_length: int | None) -> tuple[bytes, int | None]:
+    def resident_mib(self) -> float:
+        """Memory, shared pages counted in full."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_MIB
+
+    def post(
+        self, body: bytes, json_length: int | None, model: str = MODEL
+    ) -> tuple[bytes, int | None]:
         headers = {} if json_length is None else {JSON_LENGTH_HEADER: str(json_length)}
-        request = urllib.request.Request(self.url, body, headers)
+        url = self.url.replace(f"/{MODEL}/", f"/{model}/")
+        request = urllib.request.Request(url, body, headers)
         with urllib.request.urlopen(request, timeout=10) as response:
             length = response.headers.get(JSON_LENGTH_HEADER)
             return response.read(), int(length) if length else None
 
 
 @contextmanager
-def running_server(model: Path, threads: int) -> Iterator[tuple[Server, float]]:
-    """A server with the model, and the seconds from its start to its first answer."""
+def running_server(
+    models: dict[str, Path], threads: int, *options: str
+) -> Iterator[tuple[Server, float]]:
+    """A server with models, and the seconds from its start to the first answer of `MODEL`."""
     http_port, grpc_port = free_port(), free_port()
     started_s = time.monotonic()
     child = subprocess.Popen(
         [
-            *(sys.executable, "-m", "lepton_worker.inference", f"{MODEL}={model}"),
-            *(f"--http={http_port}", f"--grpc={grpc_port}", f"--threads={threads}"),
+            *(sys.executable, "-m", "lepton_worker.inference"),
+            *(f"--http={http_port}", f"--grpc={grpc_port}", f"--threads={threads}", *options),
+            *(f"{name}={path}" for name, path in models.items()),
         ],
         stderr=subprocess.DEVNULL,
     )
@@ -302,7 +318,7 @@ def measure(seconds: int, threads: int) -> dict[str, object]:
         model = Path(folder) / "cnn.onnx"
         make_cnn(model)
         engine_rows_per_s = in_process_rows_per_s(model, 64, threads, seconds)
-        with running_server(model, threads) as (server, first_answer_s):
+        with running_server({MODEL: model}, threads) as (server, first_answer_s):
             at_rest_mib = server.pss_mib()
             check_answers(server, model)
             binary, json_body, batch = binary_request(1), json_request(), binary_request(64)
@@ -325,6 +341,55 @@ def measure(seconds: int, threads: int) -> dict[str, object]:
         "batches_of_the_engines_rate": batches.requests_per_s * 64 / engine_rows_per_s,
         "loads": [asdict(load) for load in [*loads, batches]],
     }
+
+
+def many_models(seconds: int) -> dict[str, float]:
+    """A hot model while 99 others, which do not fit beside it, are asked for in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "cnn.onnx"
+        make_cnn(model)
+        cold = [f"cold{number}" for number in range(1, MANY_MODELS)]
+        models = dict.fromkeys((*cold, MODEL), model)
+        limit = f"--model-memory-mib={MANY_MEMORY_MIB}"
+        with running_server({MODEL: model}, 1) as (server, _):
+            run_wrk(server, "to fill buffers", binary_request(1), 8, 1)
+            empty_mib = server.resident_mib()
+        with running_server(models, 1, limit) as (server, _):
+            alone = run_wrk(server, "hot model alone", binary_request(1), 8, seconds)
+            with asking_in_turn(server, cold) as answered:
+                beside = run_wrk(server, "hot model", binary_request(1), 8, seconds)
+            many_mib = server.resident_mib()
+    if alone.failed or beside.failed or not answered:
+        raise SystemExit("a request failed")
+    return {
+        "many_models_loads_per_s": len(answered) / seconds,
+        "many_models_hot_p99_alone_ms": alone.p99_ms,
+        "many_models_hot_p99_beside_loads_ms": beside.p99_ms,
+        "many_models_memory_of_its_limit": (many_mib - empty_mib) / MANY_MEMORY_MIB,
+    }
+
+
+@contextmanager
+def asking_in_turn(server: Server, models: list[str]) -> Iterator[list[str]]:
+    """Asks for one model after another in the background; gives those that answered."""
+    answered: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        request = binary_request(1)
+        for model in itertools.cycle(models):
+            if stop.wait(1 / COLD_REQUESTS_PER_S):
+                return
+            server.post(*request, model)
+            answered.append(model)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield answered
+    finally:
+        stop.set()
+        thread.join()
 
 
 def report(results: dict[str, object]) -> None:
@@ -359,7 +424,7 @@ def main() -> int:
     if missing:
         print(f"needs {', '.join(missing)}: apt-get install wrk nghttp2-client", file=sys.stderr)
         return 2
-    results = measure(options.seconds, options.threads)
+    results = measure(options.seconds, options.threads) | many_models(options.seconds)
     report(results)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2))

@@ -25,7 +25,9 @@ _GRACE_S = 1.0
 
 async def main(settings: WorkerSettings, runtime: Runtime) -> None:
     """Run what is placed here until told to stop."""
-    inference = InferenceServer(settings.listen, settings.inference_threads)
+    inference = InferenceServer(
+        settings.listen, settings.inference_threads, settings.inference_memory_bytes
+    )
     statuses = StatusWriter(runtime.state, settings.node_id)
     storage = WorkerStorage(runtime.state, settings, runtime.clock)
     folder = settings.data_dir / "runs"

@@ -25,9 +25,13 @@ _Model = tuple[str, str]
 class InferenceServer:
     """Keeps the server running, and in it the models that it was told to load."""
 
-    def __init__(self, listen: Listen, threads: int) -> None:
+    def __init__(self, listen: Listen, threads: int, memory_bytes: int) -> None:
         self._listen = listen
-        self._arguments = [f"--threads={threads}", *_tls_arguments(listen.tls)]
+        self._arguments = [
+            f"--threads={threads}",
+            f"--model-memory-mib={max(1, memory_bytes >> 20)}",
+            *_tls_arguments(listen.tls),
+        ]
         self._child: Child | None = None
         self._listening = asyncio.Event()
         self._loaded: dict[_Model, Path] = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import Field
@@ -12,6 +14,8 @@ from lepton_runtime.settings import RuntimeSettings
 
 __all__ = ["Listen", "WorkerSettings"]
 
+_CGROUP_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
+
 
 class Listen(NamedTuple):
     """Where the children of this node listen, and how other nodes reach them."""
@@ -19,6 +23,14 @@ class Listen(NamedTuple):
     bind: str
     host: str
     tls: TlsFiles | None
+
+
+def _half_of_memory() -> int:
+    """Half of what this container or machine has."""
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no cgroup of version 2, or no limit in it
+        available = min(available, int(_CGROUP_MEMORY_MAX.read_text()))
+    return available // 2
 
 
 class WorkerSettings(RuntimeSettings):
@@ -35,6 +47,12 @@ class WorkerSettings(RuntimeSettings):
         description="Disk space for copies of datasets, models and checkpoints; the least used go.",
     )
     inference_threads: int = Field(1, ge=1, description="Threads of the inference server.")
+    inference_memory_bytes: int = Field(
+        default_factory=_half_of_memory,
+        ge=1024**2,
+        description="What models loaded for inference may take; the least recently used are "
+        "unloaded, and loaded again when asked for. Default: half of the memory.",
+    )
 
     @property
     def listen(self) -> Listen:

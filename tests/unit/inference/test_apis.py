@@ -23,26 +23,41 @@ from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference import grpc_api, metrics
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.grpc_api import GrpcApi, decode_request, encode_answer
-from lepton_worker.inference.model import Model
+from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.repository import ModelSource, Repository
 from lepton_worker.inference.repository_control import AgentsControl, ClientsControl
+from lepton_worker.inference.residents import Residents
 from lepton_worker.inference.rest_api import RestApi, answer_encoding, inflate
 from lepton_worker.inference.service import InferenceService
 from lepton_worker.inference.signature import Signature, TensorSpec
 
 TIMEOUT_S = 10.0
 MAX_BODY_BYTES = 10_000
+OPTIONS = ServingOptions(max_batch_size=4, queue_capacity=10)
 
 
 class StubModel:
     """Answers with the sum of each row."""
 
+    size_bytes = 1
     signature = Signature(
         (TensorSpec("x", "FP32", (-1, 3)),), (TensorSpec("sum", "FP32", (-1,)),), 4
     )
 
     def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         return [arrays[0].sum(axis=1)]
+
+
+class StubFile:
+    """Where the stub is loaded from."""
+
+    expected_bytes = 0
+
+    async def load(self) -> StubModel:
+        return StubModel()
+
+    def close(self) -> None:
+        pass
 
 
 class StubExchange:
@@ -69,7 +84,7 @@ class Sides:
     """REST, gRPC and the repository behind them."""
 
     def __init__(self, tasks: asyncio.TaskGroup, batcher: Batcher) -> None:
-        self.repository = Repository(self.load, queue_capacity=10)
+        self.repository = Repository(self.prepare, Residents(batcher, limit_bytes=0))
         self.service = InferenceService(self.repository, batcher)
         self.service.ready = True
         control = ClientsControl(self.repository, tasks)
@@ -77,11 +92,11 @@ class Sides:
         self.grpc = GrpcApi(self.service, control)
         self.loads = 0
 
-    async def load(self, source: ModelSource) -> Model:
+    async def prepare(self, source: ModelSource) -> StubFile:
         self.loads += 1
         if source.name == "broken":
             raise InvalidArgumentError("not a model")
-        return cast("Model", StubModel())
+        return StubFile()
 
     async def get(self, path: str) -> tuple[int, Any]:
         return await self.call("GET", path)
@@ -111,7 +126,11 @@ def scenario(check: Callable[[Sides], Any]) -> None:
             async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as tasks:
                 sides = Sides(tasks, batcher)
                 for version in ("2", "1"):
-                    await sides.repository.load(ModelSource("adder", version, Path("/m"), 4))
+                    await sides.repository.load(
+                        ModelSource(
+                            "adder", version, Path("/m"), ServingOptions(4, queue_capacity=10)
+                        )
+                    )
                 await check(sides)
         finally:
             batcher.stop()
@@ -202,7 +221,7 @@ def test_clients_unload_and_load_what_is_known() -> None:
 def test_a_failed_load_leaves_its_reason() -> None:
     async def check(sides: Sides) -> None:
         with pytest.raises(InvalidArgumentError):
-            await sides.repository.load(ModelSource("broken", "1", Path("/m"), 4))
+            await sides.repository.load(ModelSource("broken", "1", Path("/m"), OPTIONS))
         with pytest.raises(UnavailableError, match="not a model"):
             sides.repository.find("broken")
         assert (await sides.get("/v2/health/ready"))[0] == 200

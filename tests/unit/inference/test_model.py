@@ -10,14 +10,16 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip import from_float32
-from lepton_worker.inference.model import Model, ModelLimits
+from lepton_worker.inference.model import Model, ModelLimits, warm_sizes
+from lepton_worker.inference.options import ServingOptions
 
 ModelMaker = Callable[..., bytes]
-LIMITS = ModelLimits(threads=1, file_bytes=1_000_000)
+LIMITS = ModelLimits(threads=1, file_bytes=2_000_000)
+OPTIONS = ServingOptions(max_batch_size=8)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ LIMITS = ModelLimits(threads=1, file_bytes=1_000_000)
 def test_every_type_goes_through(
     model_maker: ModelMaker, elem_type: int, datatype: str, values: NDArray[Any]
 ) -> None:
-    model = Model(model_maker(elem_type), 8, LIMITS)
+    model = Model(model_maker(elem_type), OPTIONS, LIMITS)
     assert model.signature.inputs[0].datatype == datatype
     (output,) = model.run([values])
     assert output.dtype == values.dtype
@@ -42,7 +44,7 @@ def test_every_type_goes_through(
 
 
 def test_texts_go_through_and_have_to_be_utf8(model_maker: ModelMaker) -> None:
-    model = Model(model_maker(TensorProto.STRING), 8, LIMITS)
+    model = Model(model_maker(TensorProto.STRING), OPTIONS, LIMITS)
     (output,) = model.run([np.array([[b"a", "é".encode()]], object)])
     assert output.tolist() == [["a", "é"]]
     with pytest.raises(InvalidArgumentError, match="not UTF-8"):
@@ -56,7 +58,7 @@ def test_texts_go_through_and_have_to_be_utf8(model_maker: ModelMaker) -> None:
 def test_only_a_free_first_dimension_makes_batches(
     model_maker: ModelMaker, shape: tuple[Any, ...], batch_limit: int
 ) -> None:
-    assert Model(model_maker(shape=shape), 8, LIMITS).signature.max_batch_size == batch_limit
+    assert Model(model_maker(shape=shape), OPTIONS, LIMITS).signature.max_batch_size == batch_limit
 
 
 def test_a_model_that_mixes_rows_is_not_batched() -> None:
@@ -69,7 +71,7 @@ def test_a_model_that_mixes_rows_is_not_batched() -> None:
     )
     opset = [helper.make_opsetid("", 17)]
     data = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
-    assert Model(data, 8, LIMITS).signature.max_batch_size == 0
+    assert Model(data, OPTIONS, LIMITS).signature.max_batch_size == 0
 
 
 @pytest.mark.parametrize("location", ["w.bin", "/etc/passwd", "../w.bin"])
@@ -95,15 +97,37 @@ def test_weights_outside_of_the_file_are_refused(
     opset = [helper.make_opsetid("", 17)]
     data = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
     with pytest.raises(InvalidArgumentError, match="external data is refused"):
-        Model(data, 8, LIMITS)
+        Model(data, OPTIONS, LIMITS)
 
 
 def test_what_is_no_model_is_refused_without_a_path() -> None:
     with pytest.raises(InvalidArgumentError, match="not a model") as caught:
-        Model(b"nothing", 8, LIMITS)
+        Model(b"nothing", OPTIONS, LIMITS)
     assert "/" not in str(caught.value)
 
 
-def test_a_model_over_the_limit_is_refused(model_maker: ModelMaker) -> None:
-    with pytest.raises(InvalidArgumentError, match="at most 10 are allowed"):
-        Model(model_maker(), 8, ModelLimits(threads=1, file_bytes=10))
+@pytest.mark.parametrize(
+    ("limit", "preferred", "sizes"),
+    [(0, (), [1]), (1, (), [1]), (8, (), [1, 2, 8]), (500, (16, 999), [1, 2, 16, 64])],
+)
+def test_models_are_warmed_up_with_the_batches_they_will_see(
+    limit: int, preferred: tuple[int, ...], sizes: list[int]
+) -> None:
+    assert warm_sizes(limit, preferred) == sizes
+
+
+def test_a_models_size_is_what_the_heap_grew_by(model_maker: ModelMaker) -> None:
+    small = Model(model_maker(), OPTIONS, LIMITS)
+    weights = numpy_helper.from_array(np.ones((512, 512), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 512])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 512])],
+        [weights],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    data = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+    large = Model(data, OPTIONS, LIMITS)
+    assert len(data) <= large.size_bytes < 4 * len(data)
+    assert small.size_bytes < len(data)

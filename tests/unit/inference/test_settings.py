@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lepton_ai.errors import InvalidArgumentError
+from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.settings import parse
 
 TLS = ("--tls-certificate", "c", "--tls-key", "k", "--tls-client-authority", "a")
@@ -42,3 +43,35 @@ def test_what_has_no_sense_is_refused(arguments: list[str], words: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         parse(arguments)
     assert words in str(caught.value)
+
+
+def test_options_are_of_all_models_or_of_one() -> None:
+    settings = parse(
+        [
+            *("a.b=x", "c=y", "--max-batch-size=8", "--model-memory-mib=3"),
+            *("--set", "a.b.max_queue_delay_us=500", "--set", "a.b.preferred_batch_sizes=2,4"),
+            *("--set", "c.preferred_batch_sizes=8"),
+        ]
+    )
+    first, second = (model.options for model in settings.models)
+    assert first == ServingOptions(8, (2, 4), 500)
+    assert second == ServingOptions(8, (8,))
+    assert settings.model_memory_bytes == 3 << 20
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("max_batch_size=3", "MODEL.OPTION=VALUE"),
+        ("m.max_batch_size", "MODEL.OPTION=VALUE"),
+        ("m.speed=3", "there are max_batch_size"),
+        ("m.max_batch_size=many", "no number"),
+        ("m.max_batch_size=-1", "from 0 to"),
+        ("m.preferred_batch_sizes=2,0", "no numbers of rows"),
+        ("n.max_batch_size=3", "there are m"),
+    ],
+)
+def test_options_without_sense_are_refused(change: str, words: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        parse(["m=x", "--set", change])
+    assert words in f"{caught.value}"

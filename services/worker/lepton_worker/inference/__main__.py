@@ -7,7 +7,6 @@ import logging
 import signal
 import ssl
 import sys
-from functools import partial
 
 import uvloop
 
@@ -19,11 +18,12 @@ from lepton_worker.inference.app import App
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.control import Control
 from lepton_worker.inference.grpc_api import GrpcApi
-from lepton_worker.inference.loader import Loader, load_trusted
+from lepton_worker.inference.loader import Loader
 from lepton_worker.inference.model import load_engine
 from lepton_worker.inference.parent import follow_parent
 from lepton_worker.inference.repository import Repository
 from lepton_worker.inference.repository_control import AgentsControl, ClientsControl
+from lepton_worker.inference.residents import Residents
 from lepton_worker.inference.rest_api import RestApi
 from lepton_worker.inference.service import InferenceService
 from lepton_worker.inference.settings import Settings, TlsFiles, parse
@@ -44,11 +44,10 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     load_engine()
-    load = (
-        Loader(settings).load if settings.controlled else partial(load_trusted, settings=settings)
-    )
-    repository = Repository(load, settings.queue_capacity)
+    loader = Loader(settings)
     batcher = Batcher(settings.compute_threads, loop)
+    residents = Residents(batcher, settings.model_memory_bytes)
+    repository = Repository(loader.try_first if settings.controlled else loader.trust, residents)
     service = InferenceService(repository, batcher)
     async with asyncio.TaskGroup() as tasks:
         server = HttpServer(_app(settings, service, tasks).handle, _http_limits(settings))
@@ -109,7 +108,7 @@ def _app(settings: Settings, service: InferenceService, tasks: asyncio.TaskGroup
 async def _follow_commands(
     settings: Settings, repository: Repository, address: tuple[str, int], stop: asyncio.Event
 ) -> None:
-    control = Control(repository, stop.set, settings.max_batch_size)
+    control = Control(repository, stop.set, settings.defaults)
     commands = await control.open()
     control.emit("listening", http_address=f"{address[0]}:{address[1]}")
     await control.run(commands)

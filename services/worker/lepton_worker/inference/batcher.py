@@ -7,8 +7,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,11 @@ from lepton_ai.errors import (
     LeptonError,
     UnavailableError,
 )
+from lepton_worker.inference.model import Servable
 from lepton_worker.inference.queue import Batch, Outcome, RequestQueue, Work
 from lepton_worker.inference.statistics import BatchTimes, ModelStatistics
 
 _log = logging.getLogger(__name__)
-
-
-class Runnable(Protocol):
-    """What computes a batch: a `Model`, or a stand-in in tests."""
-
-    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Compute; may be called from several threads."""
-        ...
 
 
 class Lane:
@@ -38,14 +31,35 @@ class Lane:
 
     What waits in `queue` is touched under the batcher's lock only, everything else on the event
     loop only.
+
+    Attributes:
+        label: Name and version, for messages.
+        model: What computes; None while it sleeps, which it does only when nothing is pending.
+        loadable: Where it is loaded from again.
+        queue: What waits.
+        signature: What the model takes and gives.
+        size_bytes: Memory the model takes while it is loaded.
+        statistics: What came of it.
+        pending: Works taken and not yet answered.
+        used_ns: When work came last, on the monotonic clock.
+        loads: How often it was loaded again.
+        wake: Called when work comes while it sleeps.
     """
 
-    def __init__(self, label: str, model: Runnable, queue: RequestQueue) -> None:
+    def __init__(
+        self, label: str, model: Servable, queue: RequestQueue, loadable: Any = None
+    ) -> None:
         self.label = label
-        self.model = model
+        self.model: Servable | None = model
+        self.loadable = loadable
         self.queue = queue
+        self.signature = model.signature
+        self.size_bytes = model.size_bytes
         self.statistics = ModelStatistics()
         self.pending = 0
+        self.used_ns = time.monotonic_ns()
+        self.loads = 0
+        self.wake: Callable[[Lane], None] = _stay_asleep
         self._drained: asyncio.Event | None = None
 
     @property
@@ -81,7 +95,8 @@ class Batcher:
 
     def __init__(self, threads: int, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ready: deque[Lane] = deque()  # Exactly the lanes in whose queue work waits.
+        # Exactly the lanes in whose queue work waits and that have their model.
+        self._ready: deque[Lane] = deque()
         self._work_arrived = threading.Condition(threading.Lock())
         self._stopped = False
         self._threads = [
@@ -102,10 +117,37 @@ class Batcher:
         with self._work_arrived:
             was_idle = not lane.queue.waiting
             lane.queue.admit(work, work.arrived_ns)
-            if was_idle:
+            if was_idle and lane.model is not None:
                 self._ready.append(lane)
                 self._work_arrived.notify()
         lane.pending += 1
+        lane.used_ns = work.arrived_ns
+        if lane.model is None:
+            lane.wake(lane)
+
+    def resume(self, lane: Lane) -> None:
+        """Compute what waited while a lane was without its model."""
+        with self._work_arrived:
+            if lane.queue.waiting:
+                self._ready.append(lane)
+                self._work_arrived.notify()
+
+    def refuse_late(self, lane: Lane) -> None:
+        """Answer those whose deadline passes while a lane is without its model."""
+        with self._work_arrived:
+            late, left = lane.queue.take_late(time.monotonic_ns())
+        _deliver(lane, Batch([], late, left), [], BatchTimes(0, 0, 0))
+
+    def refuse_all(self, lane: Lane, error: LeptonError) -> None:
+        """Answer all that waits in a lane whose model cannot be loaded."""
+        with self._work_arrived:
+            refused = list(lane.queue.waiting)
+            lane.queue.waiting.clear()
+        lane.finish(len(refused))
+        now_ns = time.monotonic_ns()
+        for work in refused:
+            lane.statistics.failure.add(now_ns - work.arrived_ns)
+            _finish(lane, work, error)
 
     def stop(self) -> None:
         """End the threads after the batches they are at; blocks until then."""
@@ -134,6 +176,10 @@ class Batcher:
             return lane, batch
 
 
+def _stay_asleep(lane: Lane) -> None:
+    raise InternalError(f"model {lane.label} sleeps for ever")
+
+
 Outcomes = list[Outcome]
 
 
@@ -154,6 +200,7 @@ def _run(lane: Lane, works: list[Work]) -> tuple[Outcomes, BatchTimes]:
 def _run_together(lane: Lane, works: list[Work], started_ns: int) -> tuple[Outcomes, BatchTimes]:
     if not works:
         return [], BatchTimes(0, 0, 0)
+    assert lane.model is not None  # somebody waits, so it does not sleep
     arrays = [_join(parts) for parts in _columns(works)]
     stacked_ns = time.monotonic_ns()
     outputs = lane.model.run(arrays)

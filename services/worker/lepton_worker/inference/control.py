@@ -1,7 +1,8 @@
 """The agent's side door: commands as JSON lines on standard input, events on standard output.
 
 Commands:
-    {"op": "load", "id": 1, "name": "mnist", "version": "3", "path": "…", "max_batch_size": 64}
+    {"op": "load", "id": 1, "name": "mnist", "version": "3", "path": "…",
+     "options": {"max_batch_size": 64}}
     {"op": "unload", "id": 2, "name": "mnist", "version": "3"}
     {"op": "drain"}
 
@@ -26,6 +27,7 @@ import orjson
 from google.rpc import code_pb2
 
 from lepton_ai.errors import InternalError, InvalidArgumentError, LeptonError, status_of
+from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.repository import ModelSource, Repository
 
 _log = logging.getLogger(__name__)
@@ -38,18 +40,18 @@ class Control:
     Args:
         repository: What commands change.
         drain: Starts the end of the server.
-        default_max_batch_size: For commands that do not say.
+        defaults: Options that commands do not name.
     """
 
     def __init__(
         self,
         repository: Repository,
         drain: Callable[[], None],
-        default_max_batch_size: int,
+        defaults: ServingOptions,
     ) -> None:
         self._repository = repository
         self._drain = drain
-        self._default_max_batch_size = default_max_batch_size
+        self._defaults = defaults
         self._events = cast("asyncio.WriteTransport", None)
 
     async def open(self) -> asyncio.StreamReader:
@@ -111,12 +113,13 @@ class Control:
                 )
 
     def _source(self, command: dict[str, Any]) -> ModelSource:
-        max_batch_size = command.get("max_batch_size", self._default_max_batch_size)
-        if type(max_batch_size) is not int or max_batch_size < 0:
-            raise InvalidArgumentError(f"max_batch_size {max_batch_size!r} is no whole number")
+        fields = command.get("options", {})
+        if not isinstance(fields, dict):
+            raise InvalidArgumentError("the options of a command are no JSON object")
+        options = self._defaults.changed(cast("dict[str, Any]", fields))
         path = Path(_text(command, "path"))
         name, version = _text(command, "name"), _text(command, "version")
-        return ModelSource(name, version, path, max_batch_size).checked()
+        return ModelSource(name, version, path, options).checked()
 
     def _fail(self, command_id: Any, error: LeptonError) -> None:
         code = code_pb2.Code.Name(status_of(error).grpc)

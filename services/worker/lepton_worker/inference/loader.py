@@ -5,42 +5,79 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import resource
 import sys
 from pathlib import Path
 
 from lepton_ai.errors import InvalidArgumentError, LeptonError
-from lepton_worker.inference.model import Model, ModelLimits
+from lepton_worker.inference.model import Model, ModelLimits, Servable
+from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.repository import ModelSource
 from lepton_worker.inference.settings import Settings
 
 _LOADS_AT_ONCE = 2
+# Of a file, before the model was ever loaded: its weights, and copies that are laid out anew.
+_EXPECTED_GROWTH = 2
 
 _log = logging.getLogger(__name__)
 
 
-def load_file(source: ModelSource, limits: ModelLimits) -> Model:
-    """Load a model from its file.
+class ModelFile:
+    """A model's file, which stays open: the model can be loaded even after the file lost its name.
+
+    Args:
+        source: The file and how it is served.
+        limits: What the model may use.
 
     Raises:
-        InvalidArgumentError: There is no such file, it is too large, or no model.
+        InvalidArgumentError: There is no such file, or it is too large.
     """
-    try:
-        size_bytes = source.path.stat().st_size
-        if size_bytes > limits.file_bytes:
+
+    def __init__(self, source: ModelSource, limits: ModelLimits) -> None:
+        self._source = source
+        self._limits = limits
+        try:
+            self._file = source.path.open("rb")
+        except OSError as error:
             raise InvalidArgumentError(
-                f"the model has {size_bytes} bytes", hint=f"at most {limits.file_bytes} are allowed"
+                f"the file of model {source.name!r} cannot be read: {error.strerror}"
+            ) from error
+        self._size_bytes = os.fstat(self._file.fileno()).st_size
+        self.expected_bytes = self._size_bytes * _EXPECTED_GROWTH
+        if self._size_bytes > limits.file_bytes:
+            self.close()
+            raise InvalidArgumentError(
+                f"the model has {self._size_bytes} bytes",
+                hint=f"at most {limits.file_bytes} are allowed",
             )
-        data = source.path.read_bytes()
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"the file of model {source.name!r} cannot be read: {error.strerror}"
-        ) from error
-    return Model(data, source.max_batch_size, limits)
+
+    async def load(self) -> Servable:
+        """Load it off the event loop.
+
+        Raises:
+            InvalidArgumentError: It is no model.
+        """
+        return await asyncio.to_thread(self.load_here)
+
+    def load_here(self) -> Model:
+        """Load it in this thread.
+
+        Raises:
+            InvalidArgumentError: It is no model.
+        """
+        data = os.pread(self._file.fileno(), self._size_bytes, 0)
+        model = Model(data, self._source.options, self._limits)
+        self.expected_bytes = model.size_bytes
+        return model
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
 
 
 class Loader:
-    """Loads models off the event loop, each after a trial, a few at the same time.
+    """Makes sure that sources can be loaded, a few at the same time.
 
     Args:
         settings: Limits of the trial and of the model.
@@ -50,25 +87,25 @@ class Loader:
         self._settings = settings
         self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
 
-    async def load(self, source: ModelSource) -> Model:
-        """Try a model in a process of its own, then load it here.
+    async def try_first(self, source: ModelSource) -> ModelFile:
+        """Where to load a model of unknown origin from, after it was tried in another process.
 
         Raises:
             InvalidArgumentError: It cannot be loaded within the limits; says why.
         """
         async with self._turn:
             await probe(source, self._settings)
-            return await load_trusted(source, self._settings)
+        return await self.trust(source)
 
+    async def trust(self, source: ModelSource) -> ModelFile:
+        """Where to load a model from that whoever started the server chose.
 
-async def load_trusted(source: ModelSource, settings: Settings) -> Model:
-    """Load a model that whoever started the server chose, off the event loop.
-
-    Raises:
-        InvalidArgumentError: There is no such file, it is too large, or no model.
-    """
-    limits = ModelLimits(threads=settings.threads, file_bytes=settings.max_model_bytes)
-    return await asyncio.to_thread(load_file, source, limits)
+        Raises:
+            InvalidArgumentError: There is no such file, or it is too large.
+        """
+        settings = self._settings
+        limits = ModelLimits(threads=settings.threads, file_bytes=settings.max_model_bytes)
+        return ModelFile(source, limits)
 
 
 async def probe(source: ModelSource, settings: Settings) -> None:
@@ -79,7 +116,7 @@ async def probe(source: ModelSource, settings: Settings) -> None:
     """
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", __name__),
-        *(str(source.path), str(source.max_batch_size), str(settings.max_model_bytes)),
+        *(str(source.path), str(source.options.max_batch_size), str(settings.max_model_bytes)),
         *(str(settings.probe_memory_bytes), str(math.ceil(settings.probe_timeout_s))),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -109,9 +146,10 @@ def main(arguments: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    source = ModelSource("model", "1", Path(path), int(max_batch_size))
+    options = ServingOptions(max_batch_size=int(max_batch_size))
+    source = ModelSource("model", "1", Path(path), options)
     try:
-        load_file(source, ModelLimits(threads=1, file_bytes=int(file_bytes)))
+        ModelFile(source, ModelLimits(threads=1, file_bytes=int(file_bytes))).load_here()
     except LeptonError as error:
         sys.stdout.write(str(error))
         return 1

@@ -25,29 +25,49 @@ class InferenceCollector(Collector):
         models = self._repository.ready_models()
         statistics = [(model, model.lane.statistics) for model in models]
         yield _metric(
-            "request_success",
+            "nv_inference_request_success",
             "Requests answered",
             [(model, s.success.count) for model, s in statistics],
         )
         yield _metric(
-            "request_failure",
+            "nv_inference_request_failure",
             "Requests that failed",
             [(model, s.failure.count) for model, s in statistics],
         )
-        yield _metric("count", "Rows answered", [(model, s.rows) for model, s in statistics])
-        yield _metric("exec_count", "Batches run", [(model, s.batches) for model, s in statistics])
         yield _metric(
-            "pending_request_count",
+            "nv_inference_count", "Rows answered", [(model, s.rows) for model, s in statistics]
+        )
+        yield _metric(
+            "nv_inference_exec_count",
+            "Batches run",
+            [(model, s.batches) for model, s in statistics],
+        )
+        yield _metric(
+            "nv_inference_pending_request_count",
             "Requests waiting",
             [(model, model.lane.pending) for model in models],
         )
         totals = [(model, s.totals_us()) for model, s in statistics]
         for phase in _PHASES:
             yield _metric(
-                f"{phase}_duration_us",
+                f"nv_inference_{phase}_duration_us",
                 f"Microseconds of phase {phase}, summed",
                 [(model, by_phase[phase]) for model, by_phase in totals],
             )
+        yield from _lepton_metrics(models)
+
+
+def _lepton_metrics(models: list[ReadyModel]) -> Iterable[Metric]:
+    yield _metric(
+        "lepton_model_memory_bytes",
+        "Memory the model takes now; 0 while it is unloaded until it is asked for",
+        [(model, model.lane.size_bytes if model.lane.model else 0) for model in models],
+    )
+    yield _metric(
+        "lepton_model_loads",
+        "Loads because the model was asked for",
+        [(model, model.lane.loads) for model in models],
+    )
 
 
 def expose(repository: Repository) -> bytes:
@@ -59,8 +79,8 @@ def expose(repository: Repository) -> bytes:
 
 def _metric(name: str, text: str, samples: list[tuple[ReadyModel, float]]) -> Metric:
     # As counters these would be renamed: prometheus_client appends `_total` to a counter's name.
-    metric = Metric(f"nv_inference_{name}", text, "gauge")
+    metric = Metric(name, text, "gauge")
     for model, value in samples:
         labels = {"model": model.name, "version": model.version}
-        metric.add_sample(f"nv_inference_{name}", labels, value)
+        metric.add_sample(name, labels, value)
     return metric

@@ -6,15 +6,18 @@ import ctypes
 import importlib
 import itertools
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip import numpy_dtype
+from lepton_worker.inference import memory
+from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ _DATATYPE = {
     "tensor(string)": "BYTES",
 }
 _ONNX_BFLOAT16 = 16
+# Batches of more than two rows are left out once warming up took this long.
+_WARM_UP_S = 0.5
+_USUAL_BATCH_SIZE = 64
 # ONNX Runtime reads weights outside of a model only below this folder, which can never exist.
 _NO_FOLDER = "/dev/null/external-data-is-refused"
 _PLACE = re.compile(r"\[ONNXRuntimeError\] : |/\S+:\d+ |\S*onnxruntime::[^:]*(::[^:]*)* ")
@@ -56,23 +62,41 @@ class ModelLimits:
     file_bytes: int
 
 
+class Servable(Protocol):
+    """What can be served: a `Model`, or several of them in a row.
+
+    Attributes:
+        signature: What it takes and gives.
+        size_bytes: Memory that it takes.
+    """
+
+    signature: Signature
+    size_bytes: int
+
+    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute; may be called from several threads."""
+        ...
+
+
 class Model:
     """A loaded model. `run` may be called from several threads.
 
     Args:
         data: The ONNX file's content. Weights outside of the file are refused.
-        max_batch_size: Rows that the server may put into a batch, if the model allows batches.
+        options: How it is served.
         limits: What the model may use.
+
+    Attributes:
+        signature: What it takes and gives.
+        size_bytes: By how much the heap grew when it was loaded, at least the file's size. The
+            memory of a GPU is not in it.
 
     Raises:
         InvalidArgumentError: This is no model that can be served; says why.
     """
 
-    def __init__(self, data: bytes, max_batch_size: int, limits: ModelLimits) -> None:
-        if len(data) > limits.file_bytes:
-            raise InvalidArgumentError(
-                f"the model has {len(data)} bytes", hint=f"at most {limits.file_bytes} are allowed"
-            )
+    def __init__(self, data: bytes, options: ServingOptions, limits: ModelLimits) -> None:
+        before_bytes = memory.allocated_bytes()
         self._session = _open_session(data, limits.threads)
         inputs = _specs(self._session.get_inputs())
         outputs = _specs(self._session.get_outputs())
@@ -80,9 +104,10 @@ class Model:
         # BF16 has no NumPy type, and only the slower of the two ways to run takes its bits.
         self._has_bf16 = any(spec.datatype == "BF16" for spec in inputs + outputs)
         self._text_inputs = [spec.datatype == "BYTES" for spec in inputs]
-        batch_limit = max_batch_size if _may_batch(self._session) else 0
+        batch_limit = options.max_batch_size if _may_batch(self._session) else 0
         self.signature = Signature(inputs, outputs, batch_limit)
-        self._warm_up()
+        self._warm_up(options)
+        self.size_bytes = max(len(data), memory.allocated_bytes() - before_bytes)
 
     def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Compute.
@@ -123,8 +148,8 @@ class Model:
             for spec, output in zip(self.signature.outputs, outputs, strict=True)
         ]
 
-    def _warm_up(self) -> None:
-        """Run once with zeros at one and at two rows, where all other sizes are known.
+    def _warm_up(self, options: ServingOptions) -> None:
+        """Run once with zeros at each size that batches often have, where all others are known.
 
         Shapes alone do not prove that the first dimension is the batch's: a model whose answers do
         not have as many rows as they were asked for is served without batching.
@@ -133,10 +158,27 @@ class Model:
         batched = bool(signature.max_batch_size)
         if any(-1 in spec.shape[batched:] for spec in signature.inputs):
             return
-        for rows in range(1, min(signature.max_batch_size, 2) + 1) or (1,):
+        started_s = time.monotonic()
+        for rows in warm_sizes(signature.max_batch_size, options.preferred_batch_sizes):
+            if rows > 2 and time.monotonic() - started_s > _WARM_UP_S:
+                return
             outputs = self.run(_zeros(signature.inputs, rows))
             if batched and any(output.shape[:1] != (rows,) for output in outputs):
                 self.signature = Signature(signature.inputs, signature.outputs, 0)
+                return
+
+
+def warm_sizes(max_batch_size: int, preferred: Sequence[int]) -> list[int]:
+    """The rows of the batches that a model is warmed up with, fewest first.
+
+    Args:
+        max_batch_size: Rows in a batch at most; 0 for a model without batching.
+        preferred: Rows of the batches that are preferred.
+    """
+    if not max_batch_size:
+        return [1]
+    usual = {1, 2, *preferred, min(max_batch_size, _USUAL_BATCH_SIZE)}
+    return sorted(size for size in usual if size <= max_batch_size)
 
 
 def load_engine() -> None:
@@ -161,11 +203,16 @@ def _open_session(data: bytes, threads: int) -> onnxruntime.InferenceSession:
     available = onnxruntime.get_available_providers()
     providers = [name for name in _PREFERRED_PROVIDERS if name in available]
     try:
-        return onnxruntime.InferenceSession(data, options, providers=providers)
+        session = onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:
         raise InvalidArgumentError(
             "not a model that ONNX Runtime can load", hint=_reason(error)
         ) from error
+    # It keeps the file's content to open itself again on another provider, which is not wanted:
+    # that would double what a model takes.
+    session.disable_fallback()
+    vars(session).pop("_model_bytes", None)
+    return session
 
 
 def _reason(error: Exception) -> str:

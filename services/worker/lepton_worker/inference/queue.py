@@ -141,6 +141,18 @@ class RequestQueue:
         del self.waiting[: batch.left]
         return batch
 
+    def take_late(self, now_ns: int) -> tuple[list[Work], int]:
+        """Remove what nobody will wait for: works that are late, and how many left in all."""
+        late = [work for work in self.waiting if work.deadline_ns and work.deadline_ns < now_ns]
+        kept = [
+            work
+            for work in self.waiting
+            if not work.caller.gone and not (work.deadline_ns and work.deadline_ns < now_ns)
+        ]
+        left = len(self.waiting) - len(kept)
+        self.waiting[:] = kept
+        return late, left
+
     def observe(self, duration_ns: int) -> None:
         """Learn how long a batch took."""
         self.expected_ns += round((duration_ns - self.expected_ns) * _NEWEST_WEIGHT)

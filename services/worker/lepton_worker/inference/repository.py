@@ -9,13 +9,16 @@ import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lepton_ai.errors import InvalidArgumentError, LeptonError, NotFoundError, UnavailableError
 from lepton_worker.inference.batcher import Lane
-from lepton_worker.inference.model import Model
+from lepton_worker.inference.model import Servable
+from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.queue import RequestQueue
+from lepton_worker.inference.residents import Loadable, Residents
 from lepton_worker.inference.signature import Signature
 
 _log = logging.getLogger(__name__)
@@ -31,13 +34,13 @@ class ModelSource(NamedTuple):
         name: The model's name.
         version: Its version, in decimal.
         path: The ONNX file.
-        max_batch_size: Rows in a batch at most, if the model allows batches.
+        options: How it is served.
     """
 
     name: str
     version: str
     path: Path
-    max_batch_size: int
+    options: ServingOptions
 
     def checked(self) -> ModelSource:
         """Itself.
@@ -64,14 +67,12 @@ class Entry:
         source: Where it comes from.
         state: READY, LOADING, UNLOADING or UNAVAILABLE.
         reason: Why it is not ready.
-        signature: What it takes and gives; None until it has been loaded.
-        lane: Its queue while it is ready.
+        lane: Its queue while it is ready. Its model may sleep: it is loaded when asked for.
     """
 
     source: ModelSource
     state: str = "UNAVAILABLE"
     reason: str = ""
-    signature: Signature | None = None
     lane: Lane | None = None
 
 
@@ -88,15 +89,15 @@ class Repository:
     """Finds models for requests; loads and unloads them.
 
     Args:
-        load: Makes a model of a source.
-        queue_capacity: Requests that may wait for one version.
+        prepare: Makes sure that a source can be loaded, and returns where from.
+        residents: Which models are in memory.
     """
 
     def __init__(
-        self, load: Callable[[ModelSource], Awaitable[Model]], queue_capacity: int
+        self, prepare: Callable[[ModelSource], Awaitable[Loadable]], residents: Residents
     ) -> None:
-        self._load = load
-        self._queue_capacity = queue_capacity
+        self._prepare = prepare
+        self._residents = residents
         self._entries: dict[str, dict[str, Entry]] = {}
         # Changes of one model are made one after another, in the order they were asked for.
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -163,17 +164,21 @@ class Repository:
         if entry.lane is None:
             entry.state, entry.reason = "LOADING", ""
         try:
-            model = await self._load(source)
+            loadable = await self._prepare(source)
+            try:
+                lane = await self._residents.load(loadable, partial(_make_lane, source, loadable))
+            except BaseException:
+                loadable.close()
+                raise
         except Exception as error:
             if entry.lane is None:
                 entry.state, entry.reason = "UNAVAILABLE", _reason(error)
             raise
-        queue = RequestQueue(model.signature.max_batch_size, self._queue_capacity)
-        retired, entry.lane = entry.lane, Lane(f"{source.name}:{source.version}", model, queue)
-        entry.source, entry.state, entry.signature = source, "READY", model.signature
+        retired, entry.lane = entry.lane, lane
+        entry.source, entry.state = source, "READY"
         self._index(source.name)
         if retired is not None:
-            await _retire(retired)
+            await self._retire(retired)
 
     async def _unload_alone(self, name: str, version: str) -> None:
         entry = self._entries.get(name, {}).get(version)
@@ -183,15 +188,23 @@ class Repository:
         entry.state, entry.reason = "UNLOADING", "unloaded"
         self._index(name)
         if lane is not None:
-            await _retire(lane)
+            await self._retire(lane)
         entry.state = "UNAVAILABLE"
+
+    async def _retire(self, lane: Lane) -> None:
+        try:
+            await lane.close(_UNLOAD_TIMEOUT_S)
+        except TimeoutError:
+            _log.warning("model %s is gone with %d requests unanswered", lane.label, lane.pending)
+        self._residents.release(lane)
+        lane.loadable.close()
 
     def _index(self, name: str) -> None:
         for key in [key for key in self._ready if key[0] == name]:
             del self._ready[key]
         for version, entry in sorted(self._entries[name].items(), key=lambda item: int(item[0])):
-            if entry.lane is not None and entry.signature is not None:
-                ready = ReadyModel(name, version, entry.signature, entry.lane)
+            if entry.lane is not None:
+                ready = ReadyModel(name, version, entry.lane.signature, entry.lane)
                 self._ready[name, version] = self._ready[name, ""] = ready
 
     def _explain(self, name: str, version: str) -> Any:
@@ -220,11 +233,9 @@ class Repository:
         return ", ".join(sorted(self._entries)[:10]) or "none"
 
 
-async def _retire(lane: Lane) -> None:
-    try:
-        await lane.close(_UNLOAD_TIMEOUT_S)
-    except TimeoutError:
-        _log.warning("model %s is gone with %d requests unanswered", lane.label, lane.pending)
+def _make_lane(source: ModelSource, loadable: Loadable, model: Servable) -> Lane:
+    queue = RequestQueue(model.signature.max_batch_size, source.options.queue_capacity)
+    return Lane(f"{source.name}:{source.version}", model, queue, loadable)
 
 
 def _reason(error: Exception) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lepton_ai.errors import InvalidArgumentError
+from lepton_worker.inference.options import ServingOptions, parse_value
 from lepton_worker.inference.repository import ModelSource
 
 MIB = 1024 * 1024
@@ -45,8 +46,9 @@ class Settings:
         controlled: Whether an agent sends commands on standard input.
         threads: Threads that compute one batch: this process's share of the node.
         compute_threads: Batches computed at the same time.
-        max_batch_size: Rows in a batch, for models that do not say.
-        queue_capacity: Requests that may wait for one model.
+        defaults: How models are served that do not say otherwise.
+        model_memory_bytes: What all loaded models may take; 0 for no limit. Beyond it the least
+            recently used ones are unloaded, and loaded again when they are asked for.
         max_body_bytes: Size of a request, compressed and not.
         max_buffered_bytes: Requests held at the same time, together.
         max_model_bytes: Size of a model's file.
@@ -64,8 +66,8 @@ class Settings:
     controlled: bool = False
     threads: int = 1
     compute_threads: int = 1
-    max_batch_size: int = 64
-    queue_capacity: int = 512
+    defaults: ServingOptions = field(default_factory=ServingOptions)
+    model_memory_bytes: int = 0
     max_body_bytes: int = 64 * MIB
     max_buffered_bytes: int = 512 * MIB
     max_model_bytes: int = 2048 * MIB
@@ -83,8 +85,11 @@ def parse(arguments: Sequence[str]) -> Settings:
     """
     options = _parser().parse_args(arguments)
     host, port = _address("--http", options.http)
+    defaults = ServingOptions().changed(
+        {"max_batch_size": options.max_batch_size, "queue_capacity": options.queue_capacity}
+    )
     settings = Settings(
-        models=tuple(_model(text, options.max_batch_size) for text in options.models),
+        models=_models(options.models, options.set, defaults),
         host=host,
         port=port,
         grpc_address=_address("--grpc", options.grpc) if options.grpc else None,
@@ -93,8 +98,8 @@ def parse(arguments: Sequence[str]) -> Settings:
         controlled=options.control,
         threads=options.threads,
         compute_threads=options.compute_threads,
-        max_batch_size=options.max_batch_size,
-        queue_capacity=options.queue_capacity,
+        defaults=defaults,
+        model_memory_bytes=options.model_memory_mib * MIB,
         max_body_bytes=options.max_body_mib * MIB,
         max_model_bytes=options.max_model_mib * MIB,
         drain_timeout_s=options.drain_timeout_s,
@@ -115,8 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--control", action="store_true", help="take commands as JSON lines on standard input")
     add("--threads", type=int, default=_own_cpus(), help="threads that compute one batch")
     add("--compute-threads", type=int, default=1, help="batches computed at the same time")
-    add("--max-batch-size", type=int, default=defaults.max_batch_size)
-    add("--queue-capacity", type=int, default=defaults.queue_capacity)
+    add("--max-batch-size", type=int, default=defaults.defaults.max_batch_size)
+    add("--queue-capacity", type=int, default=defaults.defaults.queue_capacity)
+    add("--set", action="append", default=[], metavar="MODEL.OPTION=VALUE", help=_option_help())
+    add("--model-memory-mib", type=int, default=0, help="of all loaded models; 0: no limit")
     add("--max-body-mib", type=int, default=defaults.max_body_bytes // MIB)
     add("--max-model-mib", type=int, default=defaults.max_model_bytes // MIB)
     add("--drain-timeout-s", type=float, default=defaults.drain_timeout_s)
@@ -144,12 +151,41 @@ def _address(option: str, text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _model(text: str, max_batch_size: int) -> ModelSource:
+def _models(
+    texts: Sequence[str], changes: Sequence[str], defaults: ServingOptions
+) -> tuple[ModelSource, ...]:
+    options: dict[str, dict[str, object]] = {}
+    for change in changes:
+        target, separator, value = change.partition("=")
+        model, _, option = target.rpartition(".")
+        if not separator or not model:
+            raise InvalidArgumentError(
+                f"--set {change!r} names no option of a model", hint="MODEL.OPTION=VALUE"
+            )
+        options.setdefault(model, {})[option] = parse_value(option, value)
+    models = tuple(_model(text, options, defaults) for text in texts)
+    unknown = options.keys() - {model.name for model in models}
+    if unknown:
+        raise InvalidArgumentError(
+            f"--set names model {min(unknown)!r}, which is not served",
+            hint=f"there are {', '.join(model.name for model in models) or 'none'}",
+        )
+    return models
+
+
+def _model(
+    text: str, options: Mapping[str, Mapping[str, object]], defaults: ServingOptions
+) -> ModelSource:
     label, separator, path = text.partition("=")
     if not separator:
         label, path = Path(text).stem, text
     name, _, version = label.partition(":")
-    return ModelSource(name, version or "1", Path(path), max_batch_size).checked()
+    changed = defaults.changed(options.get(name, {}))
+    return ModelSource(name, version or "1", Path(path), changed).checked()
+
+
+def _option_help() -> str:
+    return f"how one model is served; options are {', '.join(ServingOptions._fields)}"
 
 
 def _tls(options: argparse.Namespace) -> TlsFiles | None:
