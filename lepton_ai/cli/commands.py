@@ -92,6 +92,13 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
     ] = 0,
     publish_as: Annotated[str, typer.Option(help="Publish the result under this name.")] = "",
     seed: int = 0,
+    checkpoint_interval_s: Annotated[
+        int, typer.Option(min=1, help="Seconds between checkpoints.")
+    ] = 60,
+    checkpoint_every_steps: Annotated[
+        int, typer.Option(min=0, help="Steps between them, where that comes sooner.")
+    ] = 0,
+    checkpoints_kept: Annotated[int, typer.Option(min=1, help="The newest, till it ends.")] = 2,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
 ) -> None:
     """Train a model on a stored dataset."""
@@ -109,6 +116,9 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
             min_workers=fewest,
             priority=priority,
             seed=seed,
+            checkpoint_interval_s=checkpoint_interval_s,
+            checkpoint_every_steps=checkpoint_every_steps,
+            checkpoints_kept=checkpoints_kept,
             publish_as=publish_as,
         )
         print(job.id, flush=True)

@@ -169,6 +169,8 @@ class AsyncCluster:
         shuffle: bool = True,
         seed: int = 0,
         checkpoint_interval_s: int = 60,
+        checkpoint_every_steps: int = 0,
+        checkpoints_kept: int = 2,
         publish_as: str = "",
         name: str = "",
     ) -> job_pb2.Job:
@@ -188,6 +190,8 @@ class AsyncCluster:
             seed: Makes the run repeatable.
             checkpoint_interval_s: Seconds between checkpoints, from which a job goes on that has
                 lost every worker.
+            checkpoint_every_steps: Steps between checkpoints, where that comes sooner; 0 for none.
+            checkpoints_kept: How many are kept, the newest, until the job ends.
             publish_as: Name to publish the trained model under; empty for none.
             name: A label for people.
 
@@ -202,6 +206,8 @@ class AsyncCluster:
             batch_size=batch_size,
             seed=seed,
             checkpoint_interval_s=checkpoint_interval_s,
+            checkpoint_every_steps=checkpoint_every_steps,
+            checkpoints_kept=checkpoints_kept,
             publish_as=publish_as,
             validation_fraction=validation_fraction,
             keep_order=not shuffle,

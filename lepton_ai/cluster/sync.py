@@ -224,6 +224,8 @@ class Cluster:
         shuffle: bool = True,
         seed: int = 0,
         checkpoint_interval_s: int = 60,
+        checkpoint_every_steps: int = 0,
+        checkpoints_kept: int = 2,
         publish_as: str = "",
         name: str = "",
     ) -> job_pb2.Job:
@@ -241,6 +243,8 @@ class Cluster:
                 shuffle=shuffle,
                 seed=seed,
                 checkpoint_interval_s=checkpoint_interval_s,
+                checkpoint_every_steps=checkpoint_every_steps,
+                checkpoints_kept=checkpoints_kept,
                 publish_as=publish_as,
                 name=name,
             )

@@ -275,7 +275,7 @@ def test_losing_every_worker_goes_on_from_a_checkpoint(cluster, digits, model):
     ]
     assert min(event.step for event in progress) > before.step
     assert cluster.client.job(job.id).state == job_pb2.JOB_STATE_SUCCEEDED
-    assert not cluster.records(keys.checkpoints(job.id))
+    until(lambda: not cluster.records(keys.checkpoints(job.id)))
 
 
 def test_a_restart_of_nats_loses_no_job(cluster, digits, model):

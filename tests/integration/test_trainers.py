@@ -128,6 +128,7 @@ class Job:
             "weights": "",
             "checkpoint": checkpoint,
             "checkpoint_interval_s": 0.2,
+            "checkpoint_every_steps": 0,
             "folder": str(self.folder / f"r{rank}-{attempt}"),
             "bind": HOST,
             "host": HOST,

@@ -18,6 +18,7 @@ __all__ = ["check_deployment", "check_job", "newest", "not_found"]
 MAX_RANKS = 120
 MAX_REPLICAS = 256
 MAX_PRIORITY = 100
+MAX_CHECKPOINTS = 100
 _DEFAULT_CPUS = 1.0
 
 
@@ -130,12 +131,22 @@ def _ranks_on(capacity: node_pb2.Resources, need: node_pb2.Resources) -> int:
     return int(min(limits) + 1e-9)
 
 
+def _check_checkpoints(train: job_pb2.TrainSpec) -> None:
+    if train.checkpoint_interval_s < 0 or train.checkpoint_every_steps < 0:
+        raise InvalidArgumentError("the time between checkpoints is negative", hint="use 0 or more")
+    if not 0 <= train.checkpoints_kept <= MAX_CHECKPOINTS:
+        raise InvalidArgumentError(
+            f"{train.checkpoints_kept} checkpoints cannot be kept", hint=f"1 to {MAX_CHECKPOINTS}"
+        )
+
+
 def _check_training(train: job_pb2.TrainSpec) -> None:
     check_name("dataset", train.dataset.partition(":")[0])
     if train.epochs < 1:
         raise InvalidArgumentError(f"epochs is {train.epochs}", hint="train for 1 or more")
     if train.batch_size < 1:
         raise InvalidArgumentError(f"batch_size is {train.batch_size}", hint="use 1 or more")
+    _check_checkpoints(train)
     if not 0 <= train.validation_fraction < 1:
         raise InvalidArgumentError(
             f"validation_fraction is {train.validation_fraction:g}", hint="from 0 to below 1"

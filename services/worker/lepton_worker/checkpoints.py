@@ -20,28 +20,38 @@ class Checkpoints:
 
     Args:
         folder: Where the file is written.
-        interval_s: Least time between two.
+        interval_s: Seconds between two.
+        every_steps: Steps between two, where that comes sooner; 0 for none.
         tell: Told the step and the path of each; `stored` answers it.
     """
 
-    def __init__(self, folder: Path, interval_s: float, tell: Callable[[int, Path], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        interval_s: float,
+        every_steps: int,
+        tell: Callable[[int, Path], None],
+    ) -> None:
         self._path = folder / _FILE
         self._interval_s = interval_s
+        self._every_steps = every_steps
         self._tell = tell
         self._written_at = time.monotonic()
+        self._written_step = 0
         self._outstanding = threading.Event()
         self._writer: threading.Thread | None = None
 
-    @property
-    def is_due(self) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether it is time for one, and the last one is stored."""
+        if self._outstanding.is_set():
+            return False
         waited = time.monotonic() - self._written_at >= self._interval_s
-        return waited and not self._outstanding.is_set()
+        return waited or 0 < self._every_steps <= step - self._written_step
 
     def write(self, step: int, header: dict[str, Any], tensors: dict[str, Any]) -> None:
         """Write the state as it is now; training goes on meanwhile."""
         self._outstanding.set()
-        self._written_at = time.monotonic()
+        self._written_at, self._written_step = time.monotonic(), step
         file = ModelFile(header, {name: value.clone() for name, value in tensors.items()})
         self._writer = threading.Thread(target=self._write, args=(step, file), daemon=True)
         self._writer.start()

@@ -117,8 +117,10 @@ class Rank:
         trainer.step()
         if trainer.steps_done % self._plan.steps_per_epoch == 0:
             self._end_epoch()
-        if settled.rank == 0 and self._checkpoints.is_due:
-            self._checkpoints.write(trainer.steps_done, self._header(), trainer.state())
+        if settled.rank == 0 and self._checkpoints.is_due(trainer.steps_done):
+            # Whose it is makes it an object of its own: equal jobs do not share checkpoints.
+            header = self._header() | {"replica": self._work.replica}
+            self._checkpoints.write(trainer.steps_done, header, trainer.state())
         return len(self._plan.indices(settled.step))
 
     def _compute(self, part: Part) -> None:

@@ -11,11 +11,11 @@ import structlog
 from lepton_ai.errors import LeptonError
 from lepton_ai.proto.v1 import job_pb2, task_pb2
 from lepton_runtime import keys
-from lepton_runtime.state import Absent, Exists, Record, Remove, State, Unchanged, Write
+from lepton_runtime.state import Absent, Exists, Record, State, Unchanged, Write
 
 __all__ = ["JobCheckpoints", "Objects"]
 
-# The one before the newest is for the day on which the newest cannot be read.
+# Where a job does not say; one before the newest is for the day when that cannot be read.
 _KEPT = 2
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.checkpoints")
 
@@ -37,7 +37,7 @@ class Objects(Protocol):
 
 
 class JobCheckpoints:
-    """The checkpoints of jobs, newest first."""
+    """The checkpoints of jobs, newest first. Storage removes them once a job has ended."""
 
     def __init__(self, state: State, storage: Objects) -> None:
         self._state = state
@@ -62,14 +62,6 @@ class JobCheckpoints:
                 )
         return None
 
-    async def drop(self, job_id: str) -> None:
-        """Forget the checkpoints of a job that has its result."""
-        async with self._changing:
-            _, known = await self._known(job_id)
-            await self._state.commit([], [Remove(keys.checkpoints(job_id))])
-            for checkpoint in known:
-                await self._delete(checkpoint.object_id)
-
     async def _keep(self, task: task_pb2.Task, step: int, path: Path) -> None:
         job_id = task.trainer.job_id
         record, known = await self._known(job_id)
@@ -78,7 +70,8 @@ class JobCheckpoints:
         object_id = await self._storage.store(path)
         new = job_pb2.Checkpoint(job_id=job_id, step=step, object_id=object_id)
         new.created_at.GetCurrentTime()
-        kept = job_pb2.Checkpoints(newest_first=[new, *known][:_KEPT])
+        count = task.trainer.spec.checkpoints_kept or _KEPT
+        kept = job_pb2.Checkpoints(newest_first=[new, *known][:count])
         key = keys.checkpoints(job_id)
         unchanged = Unchanged(key, record.mod_revision) if record else Absent(key)
         placed = Exists(keys.task(task.node_id, task.id))
@@ -86,7 +79,7 @@ class JobCheckpoints:
         if await self._state.commit([placed, unchanged], [write]) is None:
             await self._delete(object_id)
             return
-        for dropped in known[_KEPT - 1 :]:
+        for dropped in known[count - 1 :]:
             await self._delete(dropped.object_id)
 
     async def _delete(self, object_id: str) -> None:

@@ -213,8 +213,6 @@ class Runners:
                     libraries=library_versions(),
                 )
             )
-        # Before its end is known, which ends this task.
-        await self._checkpoints.drop(task.trainer.job_id)
         status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
         await self._statuses.write(task, status)
 
@@ -237,6 +235,7 @@ class Runners:
             "weights": await self._local(spec.initial_weights_object),
             "checkpoint": str(await self._checkpoints.newest(trainer.job_id) or ""),
             "checkpoint_interval_s": spec.checkpoint_interval_s or _CHECKPOINT_INTERVAL_S,
+            "checkpoint_every_steps": spec.checkpoint_every_steps,
             "folder": str(self._folder / f"{task.id}-{task.attempt}"),
             "bind": self._listen.bind,
             "host": self._listen.host,

@@ -56,6 +56,7 @@ def _work(work: RankWork, channel: AgentChannel) -> None:
     checkpoints = Checkpoints(
         folder,
         work.checkpoint_interval_s,
+        work.checkpoint_every_steps,
         lambda step, path: channel.tell("checkpoint", step=step, path=str(path)),
     )
     rank = Rank(work, checkpoints)

@@ -18,6 +18,7 @@ class RankWork:
         weights: A model file to begin from, or empty.
         checkpoint: A checkpoint to go on from, or empty.
         checkpoint_interval_s: Seconds between checkpoints.
+        checkpoint_every_steps: Steps between them, where that comes sooner; 0 for none.
         folder: Where to write results.
         bind: Address of this node to listen on.
         host: How other nodes reach it.
@@ -39,6 +40,7 @@ class RankWork:
     weights: str
     checkpoint: str
     checkpoint_interval_s: float
+    checkpoint_every_steps: int
     folder: str
     bind: str
     host: str

@@ -45,3 +45,17 @@ def test_orders_differ_by_seed_and_epoch():
 def test_without_shuffling_samples_come_as_they_lie():
     plan = BatchPlan(samples=5, batch_size=2, seed=0, shuffle=False)
     assert [plan.indices(step).tolist() for step in range(2)] == [[0, 1], [2, 3, 4]]
+
+
+@given(plans, st.randoms(use_true_random=False))
+def test_each_sample_is_seen_once_an_epoch_whatever_the_resizes(plan, random):
+    """Ranks come and go between steps; a step that they do not agree on is taken once more."""
+    seen = []
+    step = 0
+    while step < plan.steps_per_epoch:
+        batch, ranks = plan.indices(step), random.randint(1, 5)
+        rows = [rank_rows(len(batch), rank, ranks) for rank in range(ranks)]
+        if random.random() < 0.7:
+            seen += [sample for share in rows for sample in batch[share.start : share.stop]]
+            step += 1
+    assert sorted(seen) == list(range(plan.samples))

@@ -42,6 +42,8 @@ def test_memory_and_accelerators_count_too() -> None:
         ("epochs", 0, "epochs is 0"),
         ("batch_size", -1, "batch_size is -1"),
         ("validation_fraction", 1.0, "validation_fraction is 1"),
+        ("checkpoint_every_steps", -1, "negative"),
+        ("checkpoints_kept", 101, "101 checkpoints"),
         ("publish_as", "Not A Name", "Not A Name"),
         ("dataset", "../etc", "etc"),
         ("model_config", "{", "not JSON"),

@@ -43,7 +43,7 @@ async def placed(state: MemoryState) -> None:
     await state.commit([], [Write(keys.task("w1", "j-r0"), b"")])
 
 
-def test_the_newest_two_are_kept_and_the_newest_readable_is_used() -> None:
+def test_the_newest_are_kept_and_the_newest_readable_is_used() -> None:
     async def scenario() -> None:
         state, objects = MemoryState(), Objects()
         checkpoints = JobCheckpoints(state, objects)
@@ -55,9 +55,19 @@ def test_the_newest_two_are_kept_and_the_newest_readable_is_used() -> None:
         assert await checkpoints.newest("j") == Path("s30")
         objects.spoilt.add("s30")
         assert await checkpoints.newest("j") == Path("s20")
-        await checkpoints.drop("j")
-        assert not objects.stored
-        assert await checkpoints.newest("j") is None
+
+    asyncio.run(scenario())
+
+
+def test_a_job_says_how_many_are_kept() -> None:
+    async def scenario() -> None:
+        state, objects = MemoryState(), Objects()
+        await placed(state)
+        task = rank()
+        task.trainer.spec.checkpoints_kept = 3
+        for step in (10, 20, 30, 40):
+            await JobCheckpoints(state, objects).keep(task, step, Path(f"s{step}"))
+        assert objects.stored == {"s20", "s30", "s40"}
 
     asyncio.run(scenario())
 
