@@ -87,9 +87,9 @@ def deployment(name: str) -> str:
     return f"{DEPLOYMENTS}{name}"
 
 
-def task(node_id: str, task_id: str) -> str:
-    """Work placed on a node."""
-    return f"{TASKS}{node_id}/{task_id}"
+def task(node_id: str, task_id: str, attempt: int) -> str:
+    """Work placed on a node: each attempt has a key of its own."""
+    return f"{TASKS}{node_id}/{task_id}/{attempt}"
 
 
 def task_status(node_id: str, task_id: str) -> str:

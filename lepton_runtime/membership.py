@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -14,6 +15,7 @@ from lepton_runtime.state import Lease, State, Write
 __all__ = ["NODE_TTL_S", "Membership", "join"]
 
 NODE_TTL_S = 4.0
+Returning = Callable[[], Awaitable[None]]
 _RETRY_S = 0.5
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -22,7 +24,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Membership:
     """A registered node. Made by `join`."""
 
-    def __init__(self, state: State, node: Node, ttl_s: float, lease: Lease) -> None:
+    def __init__(
+        self, state: State, node: Node, ttl_s: float, lease: Lease, returning: Returning
+    ) -> None:
+        self._returning = returning
         self._state = state
         self._node = node
         self._ttl_s = ttl_s
@@ -52,6 +57,7 @@ class Membership:
             await self._lease.lost.wait()
             _log.warning("membership_lost", node_id=self._node.id)
             try:
+                await self._returning()
                 self._lease = await self._state.lease(self._ttl_s)
                 await _register(self._state, self._node, self._lease)
                 _log.info("membership_regained", node_id=self._node.id)
@@ -60,15 +66,27 @@ class Membership:
                 await asyncio.sleep(_RETRY_S)
 
 
-async def join(state: State, node: Node, ttl_s: float = NODE_TTL_S) -> Membership:
+async def _nothing() -> None:
+    pass
+
+
+async def join(
+    state: State, node: Node, ttl_s: float = NODE_TTL_S, returning: Returning = _nothing
+) -> Membership:
     """Register `node` and keep it registered, also after its lease was lost, until `leave`.
+
+    Args:
+        state: Where members are registered.
+        node: Its record.
+        ttl_s: Seconds of silence after which it counts as lost.
+        returning: Called before it is registered again, when others may have taken its work.
 
     Raises:
         UnavailableError: The state does not answer.
     """
     lease = await state.lease(ttl_s)
     await _register(state, node, lease)
-    return Membership(state, node, ttl_s, lease)
+    return Membership(state, node, ttl_s, lease, returning)
 
 
 async def _register(state: State, node: Node, lease: Lease) -> None:

@@ -101,7 +101,8 @@ class MemoryState:
             while (change := await changes.get()) is not None:
                 yield change
         finally:
-            self._watchers.remove(watcher)
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
 
     async def lease(self, ttl_s: float) -> MemoryLease:
         """A lease that a test can expire."""
@@ -118,6 +119,10 @@ class MemoryState:
         """What a lost connection or a compaction does: every watcher begins anew."""
         for prefix, changes in self._watchers:
             changes.put_nowait(self._snapshot(prefix))
+
+    def mute_watches(self) -> None:
+        """What a partition does: watchers hear nothing more, and do not notice."""
+        self._watchers.clear()
 
     def drop_leased(self, lease: Lease) -> None:
         """Remove the keys written under `lease`."""

@@ -13,6 +13,7 @@ import typer
 from lepton_ai.cli import local
 from lepton_ai.cli.arguments import Json, parse_range
 from lepton_ai.cli.datasets import datasets_app
+from lepton_ai.cli.job import job_app
 from lepton_ai.cli.models import models_app
 from lepton_ai.cli.nodes import nodes_app
 from lepton_ai.cli.output import age_text, print_json, print_table, to_form
@@ -32,7 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-job_app = typer.Typer(help="Look at one job, or stop it.", no_args_is_help=True)
 keys_app = typer.Typer(help="Make and revoke keys.", no_args_is_help=True)
 app.add_typer(job_app, name="job")
 app.add_typer(datasets_app, name="datasets")
@@ -147,20 +147,6 @@ def jobs(as_json: Json = False) -> None:
             for job in found
         ],
     )
-
-
-@job_app.command("show")
-def job_show(job_id: str) -> None:
-    """Print one job as JSON."""
-    with Cluster() as cluster:
-        print(json.dumps(to_form(cluster.job(job_id)), indent=2))
-
-
-@job_app.command("cancel")
-def job_cancel(job_id: str) -> None:
-    """Stop a job."""
-    with Cluster() as cluster:
-        print(state_text(cluster.cancel(job_id).state))
 
 
 @app.command()

@@ -43,6 +43,7 @@ from lepton_ai.proto.v1 import (
     scheduler_pb2_grpc,
     storage_pb2,
     storage_pb2_grpc,
+    task_pb2,
 )
 from lepton_ai.rpc import open_channel, translated_errors
 from lepton_ai.versions import library_versions
@@ -291,6 +292,19 @@ class AsyncCluster:
         async with translated_errors():
             request = scheduler_pb2.GetJobRequest(id=job_id)
             return (await self._scheduler.GetJob(request, timeout=_CALL_S)).job
+
+    async def job_tasks(self, job_id: str) -> list[tuple[task_pb2.Task, task_pb2.TaskStatus]]:
+        """Where the lighthouse and ranks of a job are, and how far each is.
+
+        Raises:
+            NotFoundError: There is no job with this id.
+        """
+        async with translated_errors():
+            request = scheduler_pb2.GetJobRequest(id=job_id)
+            found = await self._scheduler.GetJob(request, timeout=_CALL_S)
+        said = {(s.node_id, s.task_id, s.attempt): s for s in found.statuses}
+        nothing = task_pb2.TaskStatus()
+        return [(t, said.get((t.node_id, t.id, t.attempt), nothing)) for t in found.tasks]
 
     async def jobs(self) -> list[job_pb2.Job]:
         """All jobs, newest first."""

@@ -23,6 +23,7 @@ from lepton_ai.proto.v1 import (
     node_pb2,
     options_pb2,
     storage_pb2,
+    task_pb2,
 )
 
 if TYPE_CHECKING:
@@ -269,6 +270,10 @@ class Cluster:
     def job(self, job_id: str) -> job_pb2.Job:
         """One job."""
         return self._loop.run(self._inner.job(job_id))
+
+    def job_tasks(self, job_id: str) -> list[tuple[task_pb2.Task, task_pb2.TaskStatus]]:
+        """Where the lighthouse and ranks of a job are, and how far each is."""
+        return self._loop.run(self._inner.job_tasks(job_id))
 
     def jobs(self) -> list[job_pb2.Job]:
         """All jobs, newest first."""

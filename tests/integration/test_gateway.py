@@ -224,7 +224,7 @@ class Cluster:
     def remove(self, name: str, *numbers: int) -> None:
         """Take replicas away."""
         ids = [f"{name}-v1-{number}" for number in numbers]
-        self.commit(*(Remove(keys.task("w", id_)) for id_ in ids))
+        self.commit(*(Remove(keys.task("w", id_, 1)) for id_ in ids))
 
     def revoke(self, key_id: str) -> None:
         self.commit(Write(keys.revoked_key(key_id), str(int(time.time()) + 600).encode()))
@@ -291,7 +291,7 @@ def _replica_records(deployment: str, task_id: str, address: str) -> list[Write]
         address=address,
     )
     return [
-        Write(keys.task("w", task_id), task.SerializeToString()),
+        Write(keys.task("w", task_id, 1), task.SerializeToString()),
         Write(keys.task_status("w", task_id), status.SerializeToString()),
     ]
 

@@ -30,7 +30,7 @@ from lepton_ai.proto.v1 import storage_pb2 as lepton__ai_dot_proto_dot_v1_dot_st
 from lepton_ai.proto.v1 import task_pb2 as lepton__ai_dot_proto_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elepton_ai/proto/v1/event.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lepton_ai/proto/v1/deployment.proto\x1a\x1clepton_ai/proto/v1/job.proto\x1a\x1dlepton_ai/proto/v1/node.proto\x1a lepton_ai/proto/v1/storage.proto\x1a\x1dlepton_ai/proto/v1/task.proto\"\xe4\x05\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x35\n\x0bnode_joined\x18\n \x01(\x0b\x32\x1e.lepton_ai.proto.v1.NodeJoinedH\x00\x12\x31\n\tnode_lost\x18\x0b \x01(\x0b\x32\x1c.lepton_ai.proto.v1.NodeLostH\x00\x12\x39\n\rjob_submitted\x18\x0c \x01(\x0b\x32 .lepton_ai.proto.v1.JobSubmittedH\x00\x12@\n\x11job_state_changed\x18\r \x01(\x0b\x32#.lepton_ai.proto.v1.JobStateChangedH\x00\x12\x35\n\x0btask_placed\x18\x0e \x01(\x0b\x32\x1e.lepton_ai.proto.v1.TaskPlacedH\x00\x12\x39\n\rtask_finished\x18\x0f \x01(\x0b\x32 .lepton_ai.proto.v1.TaskFinishedH\x00\x12=\n\x0fmodel_published\x18\x10 \x01(\x0b\x32\".lepton_ai.proto.v1.ModelPublishedH\x00\x12=\n\x0f\x64\x61taset_created\x18\x11 \x01(\x0b\x32\".lepton_ai.proto.v1.DatasetCreatedH\x00\x12\x43\n\x12\x64\x65ployment_changed\x18\x12 \x01(\x0b\x32%.lepton_ai.proto.v1.DeploymentChangedH\x00\x12;\n\x0eleader_elected\x18\x13 \x01(\x0b\x32!.lepton_ai.proto.v1.LeaderElectedH\x00\x12\x35\n\x0b\x61lias_moved\x18\x14 \x01(\x0b\x32\x1e.lepton_ai.proto.v1.AliasMovedH\x00\x42\x07\n\x05\x65vent\"4\n\nNodeJoined\x12&\n\x04node\x18\x01 \x01(\x0b\x32\x18.lepton_ai.proto.v1.Node\"0\n\x08NodeLost\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"4\n\x0cJobSubmitted\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.lepton_ai.proto.v1.Job\"g\n\x0fJobStateChanged\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.lepton_ai.proto.v1.Job\x12.\n\x08previous\x18\x02 \x01(\x0e\x32\x1c.lepton_ai.proto.v1.JobState\"4\n\nTaskPlaced\x12&\n\x04task\x18\x01 \x01(\x0b\x32\x18.lepton_ai.proto.v1.Task\">\n\x0cTaskFinished\x12.\n\x06status\x18\x01 \x01(\x0b\x32\x1e.lepton_ai.proto.v1.TaskStatus\":\n\x0eModelPublished\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Model\"H\n\nAliasMoved\x12(\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Alias\x12\x10\n\x08previous\x18\x02 \x01(\x03\">\n\x0e\x44\x61tasetCreated\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.lepton_ai.proto.v1.Dataset\"G\n\x11\x44\x65ploymentChanged\x12\x32\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.lepton_ai.proto.v1.Deployment\"7\n\rLeaderElected\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elepton_ai/proto/v1/event.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lepton_ai/proto/v1/deployment.proto\x1a\x1clepton_ai/proto/v1/job.proto\x1a\x1dlepton_ai/proto/v1/node.proto\x1a lepton_ai/proto/v1/storage.proto\x1a\x1dlepton_ai/proto/v1/task.proto\"\xe4\x05\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x35\n\x0bnode_joined\x18\n \x01(\x0b\x32\x1e.lepton_ai.proto.v1.NodeJoinedH\x00\x12\x31\n\tnode_lost\x18\x0b \x01(\x0b\x32\x1c.lepton_ai.proto.v1.NodeLostH\x00\x12\x39\n\rjob_submitted\x18\x0c \x01(\x0b\x32 .lepton_ai.proto.v1.JobSubmittedH\x00\x12@\n\x11job_state_changed\x18\r \x01(\x0b\x32#.lepton_ai.proto.v1.JobStateChangedH\x00\x12\x35\n\x0btask_placed\x18\x0e \x01(\x0b\x32\x1e.lepton_ai.proto.v1.TaskPlacedH\x00\x12\x39\n\rtask_finished\x18\x0f \x01(\x0b\x32 .lepton_ai.proto.v1.TaskFinishedH\x00\x12=\n\x0fmodel_published\x18\x10 \x01(\x0b\x32\".lepton_ai.proto.v1.ModelPublishedH\x00\x12=\n\x0f\x64\x61taset_created\x18\x11 \x01(\x0b\x32\".lepton_ai.proto.v1.DatasetCreatedH\x00\x12\x43\n\x12\x64\x65ployment_changed\x18\x12 \x01(\x0b\x32%.lepton_ai.proto.v1.DeploymentChangedH\x00\x12;\n\x0eleader_elected\x18\x13 \x01(\x0b\x32!.lepton_ai.proto.v1.LeaderElectedH\x00\x12\x35\n\x0b\x61lias_moved\x18\x14 \x01(\x0b\x32\x1e.lepton_ai.proto.v1.AliasMovedH\x00\x42\x07\n\x05\x65vent\"4\n\nNodeJoined\x12&\n\x04node\x18\x01 \x01(\x0b\x32\x18.lepton_ai.proto.v1.Node\"0\n\x08NodeLost\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"4\n\x0cJobSubmitted\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.lepton_ai.proto.v1.Job\"g\n\x0fJobStateChanged\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x17.lepton_ai.proto.v1.Job\x12.\n\x08previous\x18\x02 \x01(\x0e\x32\x1c.lepton_ai.proto.v1.JobState\"D\n\nTaskPlaced\x12&\n\x04task\x18\x01 \x01(\x0b\x32\x18.lepton_ai.proto.v1.Task\x12\x0e\n\x06reason\x18( \x01(\t\"N\n\x0cTaskFinished\x12.\n\x06status\x18\x01 \x01(\x0b\x32\x1e.lepton_ai.proto.v1.TaskStatus\x12\x0e\n\x06reason\x18( \x01(\t\":\n\x0eModelPublished\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Model\"H\n\nAliasMoved\x12(\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x19.lepton_ai.proto.v1.Alias\x12\x10\n\x08previous\x18\x02 \x01(\x03\">\n\x0e\x44\x61tasetCreated\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.lepton_ai.proto.v1.Dataset\"G\n\x11\x44\x65ploymentChanged\x12\x32\n\ndeployment\x18\x01 \x01(\x0b\x32\x1e.lepton_ai.proto.v1.Deployment\"7\n\rLeaderElected\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,17 +48,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSTATECHANGED']._serialized_start=1151
   _globals['_JOBSTATECHANGED']._serialized_end=1254
   _globals['_TASKPLACED']._serialized_start=1256
-  _globals['_TASKPLACED']._serialized_end=1308
-  _globals['_TASKFINISHED']._serialized_start=1310
-  _globals['_TASKFINISHED']._serialized_end=1372
-  _globals['_MODELPUBLISHED']._serialized_start=1374
-  _globals['_MODELPUBLISHED']._serialized_end=1432
-  _globals['_ALIASMOVED']._serialized_start=1434
-  _globals['_ALIASMOVED']._serialized_end=1506
-  _globals['_DATASETCREATED']._serialized_start=1508
-  _globals['_DATASETCREATED']._serialized_end=1570
-  _globals['_DEPLOYMENTCHANGED']._serialized_start=1572
-  _globals['_DEPLOYMENTCHANGED']._serialized_end=1643
-  _globals['_LEADERELECTED']._serialized_start=1645
-  _globals['_LEADERELECTED']._serialized_end=1700
+  _globals['_TASKPLACED']._serialized_end=1324
+  _globals['_TASKFINISHED']._serialized_start=1326
+  _globals['_TASKFINISHED']._serialized_end=1404
+  _globals['_MODELPUBLISHED']._serialized_start=1406
+  _globals['_MODELPUBLISHED']._serialized_end=1464
+  _globals['_ALIASMOVED']._serialized_start=1466
+  _globals['_ALIASMOVED']._serialized_end=1538
+  _globals['_DATASETCREATED']._serialized_start=1540
+  _globals['_DATASETCREATED']._serialized_end=1602
+  _globals['_DEPLOYMENTCHANGED']._serialized_start=1604
+  _globals['_DEPLOYMENTCHANGED']._serialized_end=1675
+  _globals['_LEADERELECTED']._serialized_start=1677
+  _globals['_LEADERELECTED']._serialized_end=1732
 # @@protoc_insertion_point(module_scope)

@@ -74,16 +74,20 @@ class JobStateChanged(_message.Message):
     def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ..., previous: _Optional[_Union[_job_pb2.JobState, str]] = ...) -> None: ...
 
 class TaskPlaced(_message.Message):
-    __slots__ = ("task",)
+    __slots__ = ("task", "reason")
     TASK_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     task: _task_pb2.Task
-    def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ...) -> None: ...
+    reason: str
+    def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class TaskFinished(_message.Message):
-    __slots__ = ("status",)
+    __slots__ = ("status", "reason")
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     status: _task_pb2.TaskStatus
-    def __init__(self, status: _Optional[_Union[_task_pb2.TaskStatus, _Mapping]] = ...) -> None: ...
+    reason: str
+    def __init__(self, status: _Optional[_Union[_task_pb2.TaskStatus, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ModelPublished(_message.Message):
     __slots__ = ("model",)

@@ -93,20 +93,31 @@ class Checkpoints(_message.Message):
     def __init__(self, newest_first: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("name", "workers", "resources", "priority", "time_limit_s", "train")
+    __slots__ = ("name", "workers", "resources", "priority", "time_limit_s", "labels", "stall_limit_s", "train")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     TIME_LIMIT_S_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    STALL_LIMIT_S_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     name: str
     workers: WorkerRange
     resources: _node_pb2.Resources
     priority: int
     time_limit_s: int
+    labels: _containers.ScalarMap[str, str]
+    stall_limit_s: int
     train: TrainSpec
-    def __init__(self, name: _Optional[str] = ..., workers: _Optional[_Union[WorkerRange, _Mapping]] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., priority: _Optional[int] = ..., time_limit_s: _Optional[int] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., workers: _Optional[_Union[WorkerRange, _Mapping]] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., priority: _Optional[int] = ..., time_limit_s: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., stall_limit_s: _Optional[int] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ...) -> None: ...
 
 class JobResult(_message.Message):
     __slots__ = ("weights_object", "model_version", "history")
@@ -118,8 +129,20 @@ class JobResult(_message.Message):
     history: str
     def __init__(self, weights_object: _Optional[str] = ..., model_version: _Optional[int] = ..., history: _Optional[str] = ...) -> None: ...
 
+class JobTransition(_message.Message):
+    __slots__ = ("state", "reason", "attempt", "at")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    state: JobState
+    reason: str
+    attempt: int
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class Job(_message.Message):
-    __slots__ = ("id", "tenant", "spec", "state", "reason", "attempt", "result", "created_at", "started_at", "finished_at", "idempotency_key")
+    __slots__ = ("id", "tenant", "spec", "state", "reason", "attempt", "result", "created_at", "started_at", "finished_at", "idempotency_key", "history")
     ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +154,7 @@ class Job(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     FINISHED_AT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     id: str
     tenant: str
     spec: JobSpec
@@ -142,7 +166,8 @@ class Job(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     finished_at: _timestamp_pb2.Timestamp
     idempotency_key: str
-    def __init__(self, id: _Optional[str] = ..., tenant: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    history: _containers.RepeatedCompositeFieldContainer[JobTransition]
+    def __init__(self, id: _Optional[str] = ..., tenant: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., history: _Optional[_Iterable[_Union[JobTransition, _Mapping]]] = ...) -> None: ...
 
 class JobProgress(_message.Message):
     __slots__ = ("job_id", "step", "total_steps", "epoch", "total_epochs", "participants", "samples_per_s", "metrics", "at")

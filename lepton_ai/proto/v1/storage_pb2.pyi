@@ -3,6 +3,7 @@ import datetime
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from lepton_ai.proto.v1 import options_pb2 as _options_pb2
+from lepton_ai.proto.v1 import task_pb2 as _task_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -390,10 +391,12 @@ class ListDatasetsResponse(_message.Message):
     def __init__(self, datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ...) -> None: ...
 
 class PublishModelRequest(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "writer")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
     model: Model
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+    writer: _task_pb2.Task
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., writer: _Optional[_Union[_task_pb2.Task, _Mapping]] = ...) -> None: ...
 
 class PublishModelResponse(_message.Message):
     __slots__ = ("model",)

@@ -19,12 +19,14 @@ class TaskState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_STATE_TRAINED: _ClassVar[TaskState]
     TASK_STATE_SUCCEEDED: _ClassVar[TaskState]
     TASK_STATE_FAILED: _ClassVar[TaskState]
+    TASK_STATE_STALLED: _ClassVar[TaskState]
 TASK_STATE_UNSPECIFIED: TaskState
 TASK_STATE_STARTING: TaskState
 TASK_STATE_RUNNING: TaskState
 TASK_STATE_TRAINED: TaskState
 TASK_STATE_SUCCEEDED: TaskState
 TASK_STATE_FAILED: TaskState
+TASK_STATE_STALLED: TaskState
 
 class TrainerTask(_message.Message):
     __slots__ = ("job_id", "rank", "spec", "lighthouse_task_id", "publish", "min_ranks")
@@ -63,7 +65,7 @@ class ReplicaTask(_message.Message):
     def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., object_id: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "node_id", "node_incarnation", "attempt", "fencing_token", "resources", "placed_at", "trainer", "lighthouse", "replica")
+    __slots__ = ("id", "node_id", "node_incarnation", "attempt", "fencing_token", "resources", "placed_at", "placed_revision", "failures", "losses", "trainer", "lighthouse", "replica")
     ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +73,9 @@ class Task(_message.Message):
     FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     PLACED_AT_FIELD_NUMBER: _ClassVar[int]
+    PLACED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
     TRAINER_FIELD_NUMBER: _ClassVar[int]
     LIGHTHOUSE_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
@@ -81,10 +86,13 @@ class Task(_message.Message):
     fencing_token: int
     resources: _node_pb2.Resources
     placed_at: _timestamp_pb2.Timestamp
+    placed_revision: int
+    failures: int
+    losses: int
     trainer: TrainerTask
     lighthouse: LighthouseTask
     replica: ReplicaTask
-    def __init__(self, id: _Optional[str] = ..., node_id: _Optional[str] = ..., node_incarnation: _Optional[str] = ..., attempt: _Optional[int] = ..., fencing_token: _Optional[int] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., placed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trainer: _Optional[_Union[TrainerTask, _Mapping]] = ..., lighthouse: _Optional[_Union[LighthouseTask, _Mapping]] = ..., replica: _Optional[_Union[ReplicaTask, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., node_id: _Optional[str] = ..., node_incarnation: _Optional[str] = ..., attempt: _Optional[int] = ..., fencing_token: _Optional[int] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., placed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., placed_revision: _Optional[int] = ..., failures: _Optional[int] = ..., losses: _Optional[int] = ..., trainer: _Optional[_Union[TrainerTask, _Mapping]] = ..., lighthouse: _Optional[_Union[LighthouseTask, _Mapping]] = ..., replica: _Optional[_Union[ReplicaTask, _Mapping]] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
     __slots__ = ("task_id", "node_id", "attempt", "state", "reason", "user_error", "address", "result", "updated_at")

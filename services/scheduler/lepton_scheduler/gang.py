@@ -12,17 +12,9 @@ from lepton_ai.proto.v1 import job_pb2, task_pb2
 from lepton_scheduler.actions import Action, PlaceGang, RemoveTask, UpdateJob
 from lepton_scheduler.cluster import ENDED, Cluster
 from lepton_scheduler.placement import Rooms
+from lepton_scheduler.transitions import moved
 
-__all__ = ["MAX_FAILURES", "Gang", "back_off_s"]
-
-# What fails this often for no fault of the user's takes the job with it.
-MAX_FAILURES = 4
-_BACK_OFF_S = 1.0
-
-
-def back_off_s(failures: int) -> float:
-    """Seconds to wait after so many failures: twice as long each time."""
-    return _BACK_OFF_S * 2 ** (failures - 1)
+__all__ = ["Gang"]
 
 
 @dataclass
@@ -100,9 +92,7 @@ class Gang(ABC):
         """Lose ranks of which the room is counted as free already: some, or with them all."""
         if ranks and not self.outlives(len(ranks)):
             self.evicted = True
-            update = self.moved(job_pb2.JOB_STATE_PREEMPTED, reason)
-            update.job.attempt += 1
-            yield update
+            yield self.moved(job_pb2.JOB_STATE_PREEMPTED, reason)
             ranks = list(self.tasks)
         for task in ranks:
             self.tasks.remove(task)
@@ -148,14 +138,9 @@ class Gang(ABC):
             yield from self.remove(task, reason)
 
     def moved(self, state: job_pb2.JobState, reason: str) -> UpdateJob:
-        """The job in another state."""
-        job = job_pb2.Job()
-        job.CopyFrom(self.job)
-        job.state = state
-        job.reason = reason
-        if state == job_pb2.JOB_STATE_RUNNING and not job.HasField("started_at"):
-            job.started_at.FromNanoseconds(int(self.now * 1e9))
-        return UpdateJob(job)
+        """The job in another state. What comes after an eviction is another attempt."""
+        anew = self.job.state == job_pb2.JOB_STATE_PREEMPTED and state not in ENDED
+        return UpdateJob(moved(self.job, state, reason, self.now, anew=anew))
 
     def follow(self, state: job_pb2.JobState, reason: str) -> Iterator[Action]:
         """Move the job's state along with its ranks', where that is news."""
@@ -170,7 +155,6 @@ class Gang(ABC):
     ) -> UpdateJob:
         """The job at its end."""
         update = self.moved(state, reason)
-        update.job.finished_at.FromNanoseconds(int(self.now * 1e9))
         if result is not None:
             update.job.result.CopyFrom(result)
         return update

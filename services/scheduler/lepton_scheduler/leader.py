@@ -8,13 +8,12 @@ import structlog
 from google.protobuf.message import Message
 
 from lepton_ai.errors import LeptonError
-from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2, task_pb2
-from lepton_runtime import keys
+from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2
 from lepton_runtime.bus import Bus
 from lepton_runtime.clock import Clock
 from lepton_runtime.election import Election, Leadership
 from lepton_runtime.events import publish_event
-from lepton_runtime.state import Absent, Condition, Operation, Remove, State, Unchanged, Write
+from lepton_runtime.state import State, Write
 from lepton_scheduler.actions import (
     Action,
     PlaceGang,
@@ -27,6 +26,7 @@ from lepton_scheduler.actions import (
 from lepton_scheduler.cluster import Cluster
 from lepton_scheduler.core import decide
 from lepton_scheduler.observer import Observer
+from lepton_scheduler.transactions import transaction
 
 __all__ = ["Leader"]
 
@@ -99,7 +99,7 @@ class Leader:
         written: dict[str, int] = {}
         cluster = observer.cluster()
         for action in decide(self._clock.now(), cluster):
-            conditions, operations = _transaction(action, observer, leadership.token)
+            conditions, operations = transaction(action, observer.revisions, leadership.token)
             try:
                 revision = await self._state.commit([leadership.condition, *conditions], operations)
             except LeptonError as error:
@@ -120,7 +120,7 @@ class Leader:
                 self._announce(UpdateJob(job), cluster)
             case PlaceTask(task=task, reason=reason):
                 _log.info("task placed", task=task.id, worker=task.node_id, reason=reason)
-                self._tell(event_pb2.TaskPlaced(task=task))
+                self._tell(event_pb2.TaskPlaced(task=task, reason=reason))
             case UpdateJob(job=job):
                 _log.info(
                     "job moved",
@@ -139,7 +139,7 @@ class Leader:
                 self._tell(event_pb2.DeploymentChanged(deployment=deployment))
             case RemoveTask(task=task, reason=reason):
                 _log.info("task removed", task=task.id, worker=task.node_id, reason=reason)
-                self._tell(event_pb2.TaskFinished(status=cluster.status_of(task)))
+                self._tell(event_pb2.TaskFinished(status=cluster.status_of(task), reason=reason))
             case UpdateTask(task=task, reason=reason):
                 _log.info("task changed", task=task.id, reason=reason)
 
@@ -177,49 +177,6 @@ class Leader:
         while True:
             message = await self._news.get()
             await publish_event(self._bus, self._clock, self._node_id, message)
-
-
-def _transaction(
-    action: Action, observer: Observer, token: int
-) -> tuple[list[Condition], list[Operation]]:
-    """An action as conditions and writes: it holds only where the view it came from does."""
-    match action:
-        case PlaceGang(job=job, tasks=tasks):
-            conditions, operations = _update(keys.job(job.id), job, observer)
-            for task in tasks:
-                task.fencing_token = token
-                operations.append(Write(keys.task(task.node_id, task.id), task.SerializeToString()))
-            return conditions, operations
-        case PlaceTask(task=task, replaces=replaces):
-            task.fencing_token = token
-            key = keys.task(task.node_id, task.id)
-            conditions, operations = _removal(replaces, observer) if replaces else ([], [])
-            if replaces is None or keys.task(replaces.node_id, replaces.id) != key:
-                conditions.append(Absent(key))
-            operations = [o for o in operations if o.key != key]
-            return conditions, [*operations, Write(key, task.SerializeToString())]
-        case UpdateTask(task=task):
-            task.fencing_token = token
-            return _update(keys.task(task.node_id, task.id), task, observer)
-        case RemoveTask(task=task):
-            return _removal(task, observer)
-        case UpdateJob(job=job):
-            return _update(keys.job(job.id), job, observer)
-        case UpdateDeployment(deployment=deployment):
-            return _update(keys.deployment(deployment.spec.name), deployment, observer)
-
-
-def _update(
-    key: str, message: Message, observer: Observer
-) -> tuple[list[Condition], list[Operation]]:
-    unchanged = Unchanged(key, observer.revisions.get(key, -1))
-    return [unchanged], [Write(key, message.SerializeToString())]
-
-
-def _removal(task: task_pb2.Task, observer: Observer) -> tuple[list[Condition], list[Operation]]:
-    key = keys.task(task.node_id, task.id)
-    status = keys.task_status(task.node_id, task.id)
-    return [Unchanged(key, observer.revisions.get(key, -1))], [Remove(key), Remove(status)]
 
 
 def _name(action: Action) -> str:

@@ -32,6 +32,7 @@ from lepton_runtime.state import Absent, Condition, Operation, Remove, Snapshot,
 from lepton_runtime.state import Put as StatePut
 from lepton_scheduler.cluster import ENDED
 from lepton_scheduler.submission import check_deployment, check_job, newest, not_found
+from lepton_scheduler.transitions import moved
 from lepton_scheduler.workers import WorkerMarks
 
 __all__ = ["SchedulerServicer"]
@@ -63,13 +64,12 @@ class SchedulerServicer(SchedulerServiceServicer):
             id=f"j-{uuid.uuid4().hex[:12]}",
             tenant=principal().tenant,
             spec=spec,
-            state=job_pb2.JOB_STATE_QUEUED,
-            reason="accepted",
             attempt=1,
             idempotency_key=request.idempotency_key,
         )
-        job.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
-        accepted = await self._accept(job)
+        now = self._clock.now()
+        job.created_at.FromNanoseconds(int(now * 1e9))
+        accepted = await self._accept(moved(job, job_pb2.JOB_STATE_QUEUED, "accepted", now))
         return scheduler_pb2.SubmitJobResponse(job=accepted)
 
     async def GetJob(
@@ -102,11 +102,13 @@ class SchedulerServicer(SchedulerServiceServicer):
             job, revision = await self._job(request.id)
             if job.state in ENDED:
                 return scheduler_pb2.CancelJobResponse(job=job)
-            job.state = job_pb2.JOB_STATE_CANCELLED
-            job.reason = "cancelled"
-            job.finished_at.FromNanoseconds(int(self._clock.now() * 1e9))
-            if await self._write(keys.job(job.id), job, revision):
-                return scheduler_pb2.CancelJobResponse(job=job)
+            reason = f"cancelled by {principal().tenant or 'an administrator'}"
+            now = self._clock.now()
+            cancelled = moved(job, job_pb2.JOB_STATE_CANCELLED, reason, now)
+            if await self._write(keys.job(job.id), cancelled, revision):
+                event = event_pb2.JobStateChanged(job=cancelled, previous=job.state)
+                await publish_event(self._bus, self._clock, self._node_id, event)
+                return scheduler_pb2.CancelJobResponse(job=cancelled)
         raise ConflictError("the job keeps changing", hint="try again", job=request.id)
 
     async def WatchJob(

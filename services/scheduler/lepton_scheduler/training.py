@@ -7,11 +7,16 @@ from collections.abc import Iterator, Sequence
 
 from lepton_ai.proto.v1 import job_pb2, node_pb2, task_pb2
 from lepton_scheduler.actions import Action, PlaceTask, UpdateTask
-from lepton_scheduler.gang import MAX_FAILURES, Gang, back_off_s
+from lepton_scheduler.attempts import again, is_spent, may_follow
+from lepton_scheduler.gang import Gang
 
 __all__ = ["Training"]
 
 _LIGHTHOUSE = node_pb2.Resources()
+# A rank that has been reported as stalled for this long is replaced where others take steps.
+_STALLED_S = 10.0
+# Where none does, they may be slow rather than stuck.
+_ALL_STALLED_S = 300.0
 
 
 class Training(Gang):
@@ -47,12 +52,11 @@ class Training(Gang):
         """Replace what is lost, let one rank publish, and see when it ends."""
         statuses = [self.cluster.status_of(task) for task in self.tasks]
         done = next((s for s in statuses if s.state == task_pb2.TASK_STATE_SUCCEEDED), None)
-        pairs = zip(self.tasks, statuses, strict=True)
-        fatal = next((status for task, status in pairs if _is_fatal(task, status)), None)
+        fatal = next((reason for task in self.tasks if (reason := self._fatal(task))), None)
         if done:
             yield self.ended(job_pb2.JOB_STATE_SUCCEEDED, "trained", done.result)
         elif fatal:
-            yield self.ended(job_pb2.JOB_STATE_FAILED, fatal.reason or "a rank failed")
+            yield self.ended(job_pb2.JOB_STATE_FAILED, fatal)
         else:
             missed = list(self._replace_lost())
             yield from missed or self._move_off()
@@ -62,15 +66,37 @@ class Training(Gang):
     def _replace_lost(self) -> Iterator[Action]:
         trained = bool(self._trained())
         for task in self.tasks:
-            failed = self.state(task) == task_pb2.TASK_STATE_FAILED
-            if not (failed or self.cluster.is_lost(task)):
+            complaint, lost = self._complaint(task), self.cluster.is_lost(task)
+            if not (complaint or lost):
                 continue
             if trained and task.HasField("trainer"):  # the result is there: no rank is missed
                 yield from self.remove(task, "lost after the training was done")
-            elif self.cluster.is_lost(task):
-                yield from self._replace(task, "its node was lost")
-            elif self._may_try_again(task):
-                yield from self._replace(task, "it failed")
+            elif may_follow(task, self.now, None if lost else self._said_at(task)):
+                yield from self._replace(task, complaint or "its node was lost")
+
+    def _complaint(self, task: task_pb2.Task) -> str:
+        """What is wrong with a task by itself; empty where nothing is, or its node is gone."""
+        if self.cluster.is_lost(task):
+            return ""
+        if self.state(task) == task_pb2.TASK_STATE_FAILED:
+            return self.cluster.status_of(task).reason or "it failed"
+        return "it stalled" if self._is_stuck(task) else ""
+
+    def _fatal(self, task: task_pb2.Task) -> str:
+        """Why a task takes the job with it; empty where it does not."""
+        hopeless = self.cluster.status_of(task).user_error or is_spent(task)
+        return self._complaint(task) if hopeless else ""
+
+    def _is_stuck(self, task: task_pb2.Task) -> bool:
+        """Whether a rank has stalled for so long that it is given up."""
+        if self.state(task) != task_pb2.TASK_STATE_STALLED:
+            return False
+        others = any(map(self._is_up, self.ranks()))
+        patience_s = self.job.spec.stall_limit_s or _ALL_STALLED_S
+        return self.now >= self._said_at(task) + (_STALLED_S if others else patience_s)
+
+    def _said_at(self, task: task_pb2.Task) -> float:
+        return self.cluster.status_of(task).updated_at.ToNanoseconds() / 1e9
 
     def _move_off(self) -> Iterator[Action]:
         """Move what is on nodes to be emptied: one at a time, so that a peer has its state."""
@@ -87,23 +113,18 @@ class Training(Gang):
         if not moved and task in self.spare():
             yield from self.remove(task, "its node is being drained")
 
-    def _may_try_again(self, task: task_pb2.Task) -> bool:
-        failed_at = self.cluster.status_of(task).updated_at.ToNanoseconds() / 1e9
-        return self.now >= failed_at + back_off_s(task.attempt)
-
     def _replace(self, task: task_pb2.Task, reason: str) -> Iterator[Action]:
-        if not self.cluster.is_lost(task):
+        lost = self.cluster.is_lost(task)
+        if not lost:
             self.rooms.give_back(task.node_id, task.resources)
         load = Counter(t.node_id for t in self.tasks if t.id != task.id)
         node_id = self.rooms.choose(task.resources, load)
         if node_id is None:
-            if not self.cluster.is_lost(task):
+            if not lost:
                 self.rooms.take(task.node_id, task.resources)
             return  # its record stays, so that the attempt is not forgotten
         self.rooms.take(node_id, task.resources)
-        fresh = task_pb2.Task()
-        fresh.CopyFrom(task)
-        fresh.attempt += 1
+        fresh = again(task, self.now, lost=lost, failed=bool(self._complaint(task)))
         if fresh.HasField("trainer"):
             fresh.trainer.publish = False  # the new rank has yet to train
         self.put_on(fresh, node_id)
@@ -121,14 +142,16 @@ class Training(Gang):
         """Move the job's state along with its ranks'."""
         ranks = self.ranks()
         up = sum(map(self._is_up, ranks))
+        stalled = self.of_state(task_pb2.TASK_STATE_STALLED)
         if up == len(ranks):
             yield from self.follow(job_pb2.JOB_STATE_RUNNING, f"{up} ranks train")
-        elif up and self.job.state not in (
+        elif (up or stalled) and self.job.state not in (
             # Ranks that start one after the other are no resize.
             job_pb2.JOB_STATE_PLACED,
             job_pb2.JOB_STATE_STARTING,
         ):
             reason = f"{up} of {len(ranks)} ranks train"
+            reason += "".join(f"; rank {t.trainer.rank} on {t.node_id} stalls" for t in stalled)
             yield from self.follow(job_pb2.JOB_STATE_RESIZING, reason)
         elif not up and any(self.state(t) == task_pb2.TASK_STATE_STARTING for t in ranks):
             yield from self.follow(job_pb2.JOB_STATE_STARTING, "ranks fetch data and start")
@@ -161,8 +184,3 @@ class Training(Gang):
 
 def _lighthouse_id(job: job_pb2.Job) -> str:
     return f"{job.id}-lighthouse"
-
-
-def _is_fatal(task: task_pb2.Task, status: task_pb2.TaskStatus) -> bool:
-    failed = status.state == task_pb2.TASK_STATE_FAILED
-    return failed and (status.user_error or task.attempt >= MAX_FAILURES)

@@ -6,9 +6,11 @@ from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1.event_pb2 import ModelPublished
 from lepton_ai.proto.v1.storage_pb2 import Model
+from lepton_ai.proto.v1.task_pb2 import Task
 from lepton_runtime.bus import Bus
 from lepton_runtime.clock import Clock
 from lepton_runtime.events import publish_event
+from lepton_runtime.fencing import still_placed
 from lepton_storage.registry import Registry
 from lepton_storage.store import ObjectStore
 
@@ -42,10 +44,16 @@ class Models:
         self._clock = clock
         self._node_id = node_id
 
-    async def publish(self, asked: Model, tenant: str) -> Model:
+    async def publish(self, asked: Model, tenant: str, writer: Task) -> Model:
         """Name stored objects as the next version; the same job gets the same version again.
 
+        Args:
+            asked: All but version, tenant and time.
+            tenant: Whose it is.
+            writer: The attempt that publishes; empty where a person does.
+
         Raises:
+            ConflictError: The attempt was replaced meanwhile.
             InvalidArgumentError: The name is wrong, or no ONNX object is given.
             NotFoundError: An object is not stored.
         """
@@ -58,6 +66,7 @@ class Models:
             model,
             same=lambda version: bool(asked.job_id) and version.job_id == asked.job_id,
             pins=lambda: self._store.pins(_objects(asked)),
+            guards=[still_placed(writer)] if writer.id else [],
         )
         if is_new:
             event = ModelPublished(model=model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
@@ -46,7 +46,11 @@ class Registry(Generic[_EntryT]):
         self._noun = kind.DESCRIPTOR.name.lower()
 
     async def add(
-        self, entry: _EntryT, same: Callable[[_EntryT], bool], pins: Callable[[], Awaitable[Pins]]
+        self,
+        entry: _EntryT,
+        same: Callable[[_EntryT], bool],
+        pins: Callable[[], Awaitable[Pins]],
+        guards: Sequence[Condition] = (),
     ) -> tuple[_EntryT, bool]:
         """Keep `entry` as the next version of its name, unless a version is the `same` already.
 
@@ -54,9 +58,13 @@ class Registry(Generic[_EntryT]):
             entry: All but its version.
             same: Whether a version stands for the same.
             pins: What else the commit needs, as things are now.
+            guards: What must hold for the writer to have a say.
 
         Returns:
             The version that is kept, and whether it is new.
+
+        Raises:
+            ConflictError: A guard does not hold, or other versions kept coming.
         """
         for _ in range(_TRIES):
             versions = await self._below(self._folder(entry.name))
@@ -66,10 +74,12 @@ class Registry(Generic[_EntryT]):
             entry.version = max((version.version for version in versions), default=0) + 1
             key = self._key(entry.name, entry.version)
             pinned = await pins()
-            conditions = [Absent(key), *(condition for condition, _ in pinned)]
+            conditions = [Absent(key), *guards, *(condition for condition, _ in pinned)]
             writes = [Write(key, entry.SerializeToString()), *(write for _, write in pinned)]
             if await self._state.commit(conditions, writes):
                 return entry, True
+            if await self._state.commit(guards, []) is None:
+                raise ConflictError("whoever writes this was replaced", hint="nothing was kept")
         raise ConflictError(f"{self._noun} {entry.name!r} keeps changing", hint="try again")
 
     async def get(self, name: str, version: int) -> _EntryT:

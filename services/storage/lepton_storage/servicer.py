@@ -176,7 +176,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: storage_pb2.PublishModelRequest, context: _Context
     ) -> storage_pb2.PublishModelResponse:
         """Name stored objects as a model."""
-        model = await self._models.publish(request.model, principal().tenant)
+        model = await self._models.publish(request.model, principal().tenant, request.writer)
         await self._retention.apply(model.name)
         return storage_pb2.PublishModelResponse(model=model)
 

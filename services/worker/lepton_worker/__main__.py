@@ -35,11 +35,10 @@ async def main(settings: WorkerSettings, runtime: Runtime) -> None:
         runtime.state, runtime.bus, statuses, storage, inference, folder, settings.listen
     )
     agent = Agent(runtime.state, settings.node_id, runtime.incarnation, runners, statuses)
-    servicer = WorkerServicer(agent, runners)
     async with asyncio.TaskGroup() as tasks:
         background = [tasks.create_task(work()) for work in (inference.run, runners.keep_warm)]
         inference_address = await inference.until_listening()
-        async with _member(settings, runtime, servicer, inference_address):
+        async with _member(settings, runtime, agent, runners, inference_address):
             background.append(tasks.create_task(agent.run()))
             await runtime.stopping.wait()
         for task in reversed(background):
@@ -49,8 +48,13 @@ async def main(settings: WorkerSettings, runtime: Runtime) -> None:
 
 @contextlib.asynccontextmanager
 async def _member(
-    settings: WorkerSettings, runtime: Runtime, servicer: WorkerServicer, inference_address: str
+    settings: WorkerSettings,
+    runtime: Runtime,
+    agent: Agent,
+    runners: Runners,
+    inference_address: str,
 ) -> AsyncGenerator[None]:
+    servicer = WorkerServicer(agent, runners)
     service = Servicer(
         servicer,
         worker_pb2_grpc.add_WorkerServiceServicer_to_server,
@@ -62,7 +66,7 @@ async def _member(
     node.inference_address = inference_address
     node.capacity.cpus = settings.cpus
     servicer.node = node
-    membership = await join(runtime.state, node, settings.lease_ttl_s)
+    membership = await join(runtime.state, node, settings.lease_ttl_s, agent.let_go)
     _log.info("ready", address=address, role="NODE_ROLE_WORKER")
     try:
         yield

@@ -11,7 +11,8 @@ import structlog
 from lepton_ai.errors import LeptonError
 from lepton_ai.proto.v1 import job_pb2, task_pb2
 from lepton_runtime import keys
-from lepton_runtime.state import Absent, Exists, Record, State, Unchanged, Write
+from lepton_runtime.fencing import still_placed
+from lepton_runtime.state import Absent, Record, State, Unchanged, Write
 
 __all__ = ["JobCheckpoints", "Objects"]
 
@@ -74,9 +75,8 @@ class JobCheckpoints:
         kept = job_pb2.Checkpoints(newest_first=[new, *known][:count])
         key = keys.checkpoints(job_id)
         unchanged = Unchanged(key, record.mod_revision) if record else Absent(key)
-        placed = Exists(keys.task(task.node_id, task.id))
         write = Write(key, kept.SerializeToString())
-        if await self._state.commit([placed, unchanged], [write]) is None:
+        if await self._state.commit([still_placed(task), unchanged], [write]) is None:
             await self._delete(object_id)
             return
         for dropped in known[count - 1 :]:

@@ -23,6 +23,7 @@ from lepton_runtime.bus import Bus, job_logs, job_progress
 from lepton_runtime.state import Put, Snapshot, State
 from lepton_worker.child import Child, start_child
 from lepton_worker.inference_server import InferenceServer
+from lepton_worker.pace import Pace
 from lepton_worker.resuming import JobCheckpoints
 from lepton_worker.settings import Listen
 from lepton_worker.storage import WorkerStorage
@@ -34,6 +35,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.runners")
 
 
 _CHECKPOINT_INTERVAL_S = 60
+_LOOK_S = 0.5
 
 
 class _Statuses(Protocol):
@@ -146,27 +148,49 @@ class Runners:
 
     async def _follow(self, task: task_pb2.Task, child: Child) -> bool:
         """Act on what a trainer tells; False when it died before its end."""
+        pace = Pace()
         async with asyncio.TaskGroup() as tasks:
+            paced = tasks.create_task(self._watch_pace(task, pace))
             asked = tasks.create_task(self._ask_to_publish(task, child))
             moves = tasks.create_task(self._tell_moves(task, child))
             try:
                 async for event in child.events():
                     if event["event"] == "checkpoint":
                         tasks.create_task(self._keep_checkpoint(task, child, event))
-                    elif await self._heard(task, event):
+                    elif await self._heard(task, event, pace):
                         return True
                 return False
             finally:
+                paced.cancel()
                 asked.cancel()
                 moves.cancel()
 
-    async def _heard(self, task: task_pb2.Task, event: dict[str, Any]) -> bool:
+    async def _watch_pace(self, task: task_pb2.Task, pace: Pace) -> None:
+        """Say that a trainer stalls, and that it goes on."""
+        stalled = False
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if bool(pace.stalled_s) == stalled:
+                continue
+            stalled = not stalled
+            if stalled:
+                reason = f"no step for {pace.stalled_s:.0f} s; its process lives"
+                _log.warning("trainer stalls", task=task.id, reason=reason)
+                status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_STALLED, reason=reason)
+                await self._statuses.write(task, status)
+            elif pace.has_begun:
+                await self._say(task, task_pb2.TASK_STATE_RUNNING)
+
+    async def _heard(self, task: task_pb2.Task, event: dict[str, Any], pace: Pace) -> bool:
         match event["event"]:
             case "ready":
+                pace.begin()
                 await self._say(task, task_pb2.TASK_STATE_RUNNING)
             case "progress":
+                pace.step()
                 await self._progress(task, event)
             case "trained":
+                pace.end()
                 await self._say(task, task_pb2.TASK_STATE_TRAINED)
             case "published":
                 await self._publish(task, event)
@@ -211,7 +235,8 @@ class Runners:
                     dataset_object=trained_on.object_id,
                     metrics=event["metrics"],
                     libraries=library_versions(),
-                )
+                ),
+                task,
             )
         status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
         await self._statuses.write(task, status)

@@ -13,7 +13,7 @@ import grpc
 from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from lepton_ai.objects import ObjectClient
-from lepton_ai.proto.v1 import node_pb2, storage_pb2
+from lepton_ai.proto.v1 import node_pb2, storage_pb2, task_pb2
 from lepton_ai.proto.v1.storage_pb2_grpc import StorageServiceStub
 from lepton_ai.rpc import open_channel, translated_errors
 from lepton_runtime import keys
@@ -62,10 +62,22 @@ class WorkerStorage:
         async with self._channel() as channel, translated_errors():
             await StorageServiceStub(channel).DeleteObject(request, timeout=_CALL_S)
 
-    async def publish(self, model: storage_pb2.Model) -> int:
-        """Name a stored model; returns its version, the same for the same job."""
+    async def publish(self, model: storage_pb2.Model, task: task_pb2.Task) -> int:
+        """Name a stored model; returns its version, the same for the same job.
+
+        Raises:
+            ConflictError: The task was replaced meanwhile.
+        """
         async with self._channel() as channel, translated_errors():
-            request = storage_pb2.PublishModelRequest(model=model)
+            request = storage_pb2.PublishModelRequest(
+                model=model,
+                writer=task_pb2.Task(
+                    id=task.id,
+                    node_id=task.node_id,
+                    attempt=task.attempt,
+                    placed_revision=task.placed_revision,
+                ),
+            )
             answer = await StorageServiceStub(channel).PublishModel(request, timeout=_CALL_S)
             return answer.model.version
 

@@ -28,7 +28,7 @@ def replica(
         task_id="t", node_id=node, attempt=status_attempt, state=state, address=address
     )
     return {
-        keys.task(node, "t"): task.SerializeToString(),
+        keys.task(node, "t", 1): task.SerializeToString(),
         keys.task_status(node, "t"): status.SerializeToString(),
     }
 

@@ -121,6 +121,87 @@ def test_a_rank_that_failed_is_tried_again_after_a_while() -> None:
     action = only(decide(NOW + 2, cluster), PlaceTask)
     assert isinstance(action, PlaceTask)
     assert (action.task.id, action.task.attempt, action.reason) == ("j-1-r0", 2, "it failed")
+    assert (action.task.failures, action.task.losses) == (1, 0)
+
+
+def test_a_rank_that_keeps_failing_fails_its_job_but_lost_nodes_do_not_count() -> None:
+    cluster = placed(worker("w1"), worker("w2"))
+    rank = next(task for task in cluster.tasks.values() if task.id == "j-1-r0")
+    rank.attempt, rank.losses, rank.failures = 9, 6, 2
+    say(cluster, "j-1-r0", task_pb2.TASK_STATE_FAILED, reason="the trainer died")
+    action = only(decide(NOW + 60, cluster), PlaceTask)
+    assert isinstance(action, PlaceTask)
+    assert (action.task.attempt, action.task.failures, action.task.losses) == (10, 3, 6)
+    rank.failures = 3
+    (action,) = decide(NOW + 60, cluster)
+    assert isinstance(action, UpdateJob)
+    assert (action.job.state, action.job.reason) == (job_pb2.JOB_STATE_FAILED, "the trainer died")
+
+
+def test_a_rank_that_loses_node_after_node_is_placed_ever_less_often() -> None:
+    def replaced(losses: int, after_s: float) -> bool:
+        cluster = placed(worker("w1"), worker("w2"), worker("w3"))
+        rank = next(task for task in cluster.tasks.values() if task.id == "j-1-r0")
+        rank.losses = losses
+        del cluster.workers[rank.node_id]
+        fresh = [a.task for a in decide(NOW + after_s, cluster) if isinstance(a, PlaceTask)]
+        ids = {task.id: task for task in fresh}
+        return "j-1-r0" in ids and ids["j-1-r0"].losses == losses + 1
+
+    assert replaced(losses=0, after_s=0)  # the first loss waits for nothing
+    assert not replaced(losses=1, after_s=1)
+    assert replaced(losses=1, after_s=2)
+    assert not replaced(losses=20, after_s=59)
+    assert replaced(losses=20, after_s=60)
+
+
+def test_a_stalled_rank_is_told_of_and_replaced_while_the_others_go_on() -> None:
+    cluster = running(worker("w1"), worker("w2"), worker("w3"))
+    node = homes(cluster)["j-1-r1"]
+    say(cluster, "j-1-r1", task_pb2.TASK_STATE_STALLED, reason="no step for 16 s")
+    (action,) = decide(NOW, cluster)
+    assert isinstance(action, UpdateJob)
+    assert action.job.state == job_pb2.JOB_STATE_RESIZING
+    assert action.job.reason == f"1 of 2 ranks train; rank 1 on {node} stalls"
+    cluster.jobs["j-1"] = action.job
+    assert decide(NOW + 9, cluster) == []
+    fresh = only(decide(NOW + 10, cluster), PlaceTask)
+    assert isinstance(fresh, PlaceTask)
+    assert (fresh.task.id, fresh.reason) == ("j-1-r1", "it stalled")
+    assert fresh.task.failures == 1
+
+
+def test_ranks_that_all_stall_are_given_more_time() -> None:
+    cluster = running(worker("w1"), worker("w2"))
+    for task_id in ("j-1-r0", "j-1-r1"):
+        say(cluster, task_id, task_pb2.TASK_STATE_STALLED)
+    (action,) = decide(NOW + 299, cluster)
+    assert isinstance(action, UpdateJob)
+    assert action.job.reason.startswith("0 of 2 ranks train; rank 0 on ")
+    cluster.jobs["j-1"] = action.job
+    assert sum(isinstance(a, PlaceTask) for a in decide(NOW + 300, cluster)) == 2
+    cluster.jobs["j-1"].spec.stall_limit_s = 20
+    assert sum(isinstance(a, PlaceTask) for a in decide(NOW + 20, cluster)) == 2
+
+
+def test_a_job_remembers_its_steps_with_reasons_and_attempts() -> None:
+    cluster = running(worker("w1", cpus=1), worker("w2", cpus=1))
+    rival(cluster, ranks=2)
+    evicted = next(
+        a.job for a in decide(NOW, cluster) if isinstance(a, UpdateJob) and a.job.id == "j-1"
+    )
+    assert evicted.attempt == cluster.jobs["j-1"].attempt
+    del cluster.jobs["j-2"]
+    cluster.jobs["j-1"] = evicted
+    cluster.tasks.clear()
+    gang = only(decide(NOW + 5, cluster), PlaceGang)
+    assert isinstance(gang, PlaceGang)
+    assert gang.job.attempt == evicted.attempt + 1
+    last = gang.job.history[-2:]
+    assert [(step.state, step.reason, step.at.seconds) for step in last] == [
+        (job_pb2.JOB_STATE_PREEMPTED, "job j-2 is more urgent", NOW),
+        (job_pb2.JOB_STATE_PLACED, "2 ranks have a node", NOW + 5),
+    ]
 
 
 def test_an_error_of_the_user_ends_the_job_with_its_reason() -> None:

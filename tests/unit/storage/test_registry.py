@@ -6,10 +6,13 @@ import asyncio
 
 import pytest
 
-from lepton_ai.errors import InvalidArgumentError, NotFoundError
+from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.proto.v1.storage_pb2 import Model
+from lepton_ai.proto.v1.task_pb2 import Task
 from lepton_runtime import keys
+from lepton_runtime.fencing import still_placed
 from lepton_runtime.memory import MemoryState
+from lepton_runtime.state import Remove, Write
 from lepton_storage.registry import Pins, Registry
 
 
@@ -23,6 +26,27 @@ async def nothing() -> Pins:
 
 def never(version: Model) -> bool:
     return False
+
+
+def test_an_attempt_that_was_replaced_publishes_nothing() -> None:
+    async def scenario() -> None:
+        state = MemoryState()
+        models = Registry(state, Model, keys.MODELS, keys.model)
+
+        async def placed() -> Task:
+            revision = await state.commit([], [Write(keys.task("w1", "j-r0", 1), b"")])
+            return Task(id="j-r0", node_id="w1", attempt=1, placed_revision=revision)
+
+        stale = await placed()
+        await state.commit([], [Remove(keys.task("w1", "j-r0", 1))])
+        fresh = await placed()
+        with pytest.raises(ConflictError, match="was replaced"):
+            await models.add(Model(name="m"), never, nothing, [still_placed(stale)])
+        assert await models.list_all() == []
+        kept, _ = await models.add(Model(name="m"), never, nothing, [still_placed(fresh)])
+        assert kept.version == 1
+
+    asyncio.run(scenario())
 
 
 def test_versions_count_up_also_when_many_publish_at_once() -> None:

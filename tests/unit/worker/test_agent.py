@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from lepton_ai.errors import UnavailableError
 from lepton_ai.proto.v1 import task_pb2
 from lepton_runtime import keys
 from lepton_runtime.memory import MemoryState
@@ -52,12 +53,16 @@ class Node:
     async def place(self, **fields: Any) -> task_pb2.Task:
         known = {"id": "t", "node_id": "w1", "node_incarnation": "now", "attempt": 1}
         task = task_pb2.Task(**{**known, **fields})
-        await self.state.commit([], [Write(keys.task("w1", task.id), task.SerializeToString())])
+        key = keys.task("w1", task.id, task.attempt)
+        await self.state.commit([], [Write(key, task.SerializeToString())])
         await settled()
+        record = await self.state.get(key)
+        assert record is not None
+        task.placed_revision = record.create_revision
         return task
 
-    async def remove(self, task_id: str) -> None:
-        await self.state.commit([], [Remove(keys.task("w1", task_id))])
+    async def remove(self, task_id: str, attempt: int = 1) -> None:
+        await self.state.commit([], [Remove(keys.task("w1", task_id, attempt))])
         await settled()
 
 
@@ -87,7 +92,13 @@ def test_a_task_is_ours_when_it_is_for_this_process_from_the_newest_leader(
     incarnation: str, token: int, ours: bool
 ) -> None:
     task = task_pb2.Task(node_incarnation=incarnation, fencing_token=token)
-    assert is_ours(task, "now", newest_token=5) is ours
+    assert is_ours(task, "now", written_at=7, newest_token=5) is ours
+
+
+def test_what_a_leader_placed_before_another_was_elected_holds() -> None:
+    task = task_pb2.Task(node_incarnation="now", fencing_token=2)
+    assert is_ours(task, "now", written_at=4, newest_token=5)
+    assert not is_ours(task, "now", written_at=5, newest_token=5)
 
 
 def test_a_task_runs_from_its_record_to_its_removal() -> None:
@@ -107,9 +118,9 @@ def test_a_task_runs_from_its_record_to_its_removal() -> None:
 def test_a_deposed_leader_and_a_former_life_place_nothing() -> None:
     async def scenario() -> None:
         async with running() as node:
-            await node.place(id="new", fencing_token=9)
-            await node.place(id="old-leader", fencing_token=8)
-            await node.place(id="old-life", node_incarnation="before", fencing_token=9)
+            await node.place(id="new", fencing_token=2)
+            await node.place(id="old-leader", fencing_token=1)
+            await node.place(id="old-life", node_incarnation="before", fencing_token=2)
             assert node.runners.begun == [("new", 1)]
 
     asyncio.run(scenario())
@@ -123,6 +134,20 @@ def test_another_attempt_begins_only_when_the_one_before_has_ended() -> None:
             assert node.runners.begun == [("t", 1)]
             await node.place(attempt=2)
             assert node.runners.running == {("t", 2)}
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_was_cut_off_ends_what_was_placed_elsewhere_and_keeps_the_rest() -> None:
+    async def scenario() -> None:
+        async with running() as node:
+            await node.place()
+            await node.place(id="other")
+            node.state.mute_watches()
+            await node.remove("t")
+            assert node.runners.running == {("t", 1), ("other", 1)}
+            await node.agent.let_go()
+            assert node.runners.running == {("other", 1)}
 
     asyncio.run(scenario())
 
@@ -151,5 +176,40 @@ def test_a_status_is_said_only_while_its_task_exists() -> None:
             gone = task_pb2.Task(id="gone", node_id="w1", attempt=1)
             await node.statuses.write(gone, task_pb2.TaskStatus(state=task_pb2.TASK_STATE_RUNNING))
             assert await node.state.get(keys.task_status("w1", "gone")) is None
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_that_was_placed_anew_under_its_own_name_says_nothing_more() -> None:
+    async def scenario() -> None:
+        async with running() as node:
+            stale = await node.place()
+            await node.remove("t")
+            await node.place()
+            await node.statuses.write(stale, task_pb2.TaskStatus(state=task_pb2.TASK_STATE_FAILED))
+            assert await node.state.get(keys.task_status("w1", "t")) is None
+
+    asyncio.run(scenario())
+
+
+def test_statuses_wait_for_a_state_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lepton_worker.agent._RETRY_S", 0)
+
+    async def scenario() -> None:
+        async with running() as node:
+            task = await node.place()
+            commit, left = node.state.commit, iter([True, True])
+
+            async def away(*arguments: Any) -> int | None:
+                if next(left, False):
+                    raise UnavailableError("etcd cannot be reached")
+                return await commit(*arguments)
+
+            monkeypatch.setattr(node.state, "commit", away)
+            for state in (task_pb2.TASK_STATE_RUNNING, task_pb2.TASK_STATE_TRAINED):
+                await node.statuses.write(task, task_pb2.TaskStatus(state=state))
+            record = await node.state.get(keys.task_status("w1", "t"))
+            assert record is not None
+            assert task_pb2.TaskStatus.FromString(record.value).state == state
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ from lepton_ai.errors import DataCorruptError
 from lepton_ai.proto.v1 import task_pb2
 from lepton_runtime import keys
 from lepton_runtime.memory import MemoryState
-from lepton_runtime.state import Write
+from lepton_runtime.state import Remove, Write
 from lepton_worker.resuming import JobCheckpoints
 
 
@@ -33,14 +33,13 @@ class Objects:
         self.stored.remove(object_id)
 
 
-def rank(node: str = "w1") -> task_pb2.Task:
-    task = task_pb2.Task(id="j-r0", node_id=node)
+async def placed(state: MemoryState, attempt: int = 1) -> task_pb2.Task:
+    """A rank, as its agent knows it."""
+    revision = await state.commit([], [Write(keys.task("w1", "j-r0", attempt), b"")])
+    assert revision is not None
+    task = task_pb2.Task(id="j-r0", node_id="w1", attempt=attempt, placed_revision=revision)
     task.trainer.job_id = "j"
     return task
-
-
-async def placed(state: MemoryState) -> None:
-    await state.commit([], [Write(keys.task("w1", "j-r0"), b"")])
 
 
 def test_the_newest_are_kept_and_the_newest_readable_is_used() -> None:
@@ -48,9 +47,9 @@ def test_the_newest_are_kept_and_the_newest_readable_is_used() -> None:
         state, objects = MemoryState(), Objects()
         checkpoints = JobCheckpoints(state, objects)
         assert await checkpoints.newest("j") is None
-        await placed(state)
+        rank = await placed(state)
         for step in (10, 20, 30, 15):
-            await checkpoints.keep(rank(), step, Path(f"s{step}"))
+            await checkpoints.keep(rank, step, Path(f"s{step}"))
         assert objects.stored == {"s20", "s30"}
         assert await checkpoints.newest("j") == Path("s30")
         objects.spoilt.add("s30")
@@ -62,11 +61,10 @@ def test_the_newest_are_kept_and_the_newest_readable_is_used() -> None:
 def test_a_job_says_how_many_are_kept() -> None:
     async def scenario() -> None:
         state, objects = MemoryState(), Objects()
-        await placed(state)
-        task = rank()
-        task.trainer.spec.checkpoints_kept = 3
+        rank = await placed(state)
+        rank.trainer.spec.checkpoints_kept = 3
         for step in (10, 20, 30, 40):
-            await JobCheckpoints(state, objects).keep(task, step, Path(f"s{step}"))
+            await JobCheckpoints(state, objects).keep(rank, step, Path(f"s{step}"))
         assert objects.stored == {"s20", "s30", "s40"}
 
     asyncio.run(scenario())
@@ -75,9 +73,15 @@ def test_a_job_says_how_many_are_kept() -> None:
 def test_a_rank_that_was_replaced_leaves_nothing() -> None:
     async def scenario() -> None:
         state, objects = MemoryState(), Objects()
-        await placed(state)
-        await JobCheckpoints(state, objects).keep(rank("w2"), 10, Path("s10"))
+        checkpoints, rank = JobCheckpoints(state, objects), await placed(state)
+        await state.commit([], [Remove(keys.task("w1", "j-r0", 1))])
+        await checkpoints.keep(rank, 10, Path("s10"))
         assert not objects.stored
-        assert await JobCheckpoints(state, objects).newest("j") is None
+        # Neither does one whose name was given again.
+        fresh = await placed(state)
+        await checkpoints.keep(fresh, 5, Path("s5"))
+        await checkpoints.keep(rank, 10, Path("s10"))
+        assert objects.stored == {"s5"}
+        assert await checkpoints.newest("j") == Path("s5")
 
     asyncio.run(scenario())

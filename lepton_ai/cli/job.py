@@ -1,0 +1,77 @@
+"""`lepton job`: one job, how it came to where it is, and where its ranks are."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC
+from typing import Annotated
+
+import typer
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lepton_ai.cli.arguments import Json
+from lepton_ai.cli.output import print_table, to_form
+from lepton_ai.cluster.progress import state_text
+from lepton_ai.cluster.sync import Cluster
+from lepton_ai.proto.v1 import job_pb2, task_pb2
+
+__all__ = ["job_app"]
+
+job_app = typer.Typer(help="Look at one job, or stop it.", no_args_is_help=True)
+JobId = Annotated[str, typer.Argument(help="Id of a job, as 'lepton jobs' lists it.")]
+
+
+@job_app.command()
+def show(job: JobId, as_json: Json = False) -> None:
+    """Print a job: what was asked, every step of its life with its reason, and its ranks."""
+    with Cluster() as cluster:
+        found = cluster.job(job)
+        tasks = cluster.job_tasks(job)
+    if as_json:
+        print(json.dumps(to_form(found), indent=2))
+        return
+    print_table(("", ""), _facts(found))
+    print_table(
+        ("AT", "ATTEMPT", "STATE", "REASON"),
+        [
+            (_time(step.at), step.attempt, state_text(step.state), step.reason)
+            for step in found.history
+        ],
+    )
+    if tasks:
+        print_table(("TASK", "NODE", "ATTEMPT", "STATE", "REASON"), map(_standing, tasks))
+
+
+@job_app.command()
+def cancel(job: JobId) -> None:
+    """Stop a job."""
+    with Cluster() as cluster:
+        print(state_text(cluster.cancel(job).state))
+
+
+def _facts(job: job_pb2.Job) -> list[tuple[str, str]]:
+    need, workers = job.spec.resources, job.spec.workers
+    each = [f"{need.cpus:g} cpus", *([f"{need.gpus} gpus"] if need.gpus else [])]
+    facts = [
+        ("job", job.id),
+        ("name", job.spec.name),
+        ("tenant", job.tenant),
+        ("state", state_text(job.state)),
+        ("reason", job.reason),
+        ("workers", f"{workers.min}-{workers.max} of {', '.join(each)}"),
+        ("labels", ", ".join(f"{name}={text}" for name, text in sorted(job.spec.labels.items()))),
+        ("priority", str(job.spec.priority or "")),
+        ("time limit", f"{job.spec.time_limit_s} s" if job.spec.time_limit_s else ""),
+    ]
+    return [(name, text) for name, text in facts if text]
+
+
+def _standing(pair: tuple[task_pb2.Task, task_pb2.TaskStatus]) -> tuple[object, ...]:
+    task, status = pair
+    state = task_pb2.TaskState.Name(status.state).removeprefix("TASK_STATE_").lower()
+    placed = "placed" if status.state == task_pb2.TASK_STATE_UNSPECIFIED else state
+    return task.id, task.node_id, task.attempt, placed, status.reason
+
+
+def _time(moment: Timestamp) -> str:
+    return moment.ToDatetime(UTC).astimezone().isoformat(" ", "milliseconds")
