@@ -34,6 +34,7 @@ _CONNECT_ANEW: Final = (
 )
 # Who asks, and how the request is called in logs; nothing else of the first call is repeated.
 _REPEATED: Final = ("authorization", "x-request-id")
+_DETAILS: Final = "grpc-status-details-bin"
 # ModelStreamInferResponse.infer_response, of which the bytes are at hand already.
 _ANSWER_TAG: Final = b"\x12"
 # Triton's clients can ask to be told which answer to a request is the last: it is the only one.
@@ -105,7 +106,7 @@ class Relay(grpc.GenericRpcHandler):
         try:
             return await self._ask(method, request, context)
         except grpc.aio.AioRpcError as error:
-            return await context.abort(error.code(), error.details() or "")
+            return await context.abort(error.code(), error.details() or "", _details(error))
 
     async def _answer_stream(self, _: Any, context: _Context) -> None:
         answers = asyncio.Queue[asyncio.Task[bytes] | None](_IN_FLIGHT)
@@ -138,6 +139,12 @@ class Relay(grpc.GenericRpcHandler):
         return await call(
             request, timeout=timeout_s, metadata=_repeated(context), wait_for_ready=True
         )
+
+
+def _details(error: grpc.aio.AioRpcError) -> _Metadata:
+    """What an error says beyond its text, such as when to come back."""
+    trailers = error.trailing_metadata() or ()
+    return tuple((key, value) for key, value in trailers if key == _DETAILS)
 
 
 def relayed_matches() -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from google.rpc import error_details_pb2, status_pb2
 from onnx import TensorProto, helper
 
 from lepton_ai.oip import Tensor
@@ -407,6 +408,8 @@ def free_port() -> int:
 
 
 Call = Callable[..., Any]
+# A model that refuses everything.
+FULL = ("--set", "full.queue_capacity=0")
 
 
 @pytest.fixture
@@ -416,17 +419,17 @@ def call(tmp_path: Path) -> Iterator[Call]:
     models = [scaled_model(tmp_path / "1.onnx", 2.0), scaled_model(tmp_path / "2.onnx", 10.0)]
     arguments = [f"scale:{number}={path}" for number, path in enumerate(models, 1)]
     with (
-        controlled_server(f"--grpc={port}", *arguments),
+        controlled_server(f"--grpc={port}", *arguments, f"full={models[0]}", *FULL),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         grpc.channel_ready_future(channel).result(START_TIMEOUT_S)
 
-        def call(method: str, request: Any, response: Any) -> Any:
+        def call(method: str, request: Any, response: Any, **options: Any) -> Any:
             return channel.unary_unary(
                 f"/inference.GRPCInferenceService/{method}",
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=response.FromString,
-            )(request, timeout=10)
+            )(request, timeout=10, **options)
 
         yield call
 
@@ -467,7 +470,18 @@ def test_grpc_clients_through_envoy(call: Call) -> None:
     )
     assert statistics.model_stats[0].inference_count == 2
     index = call("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
-    assert {entry.version for entry in index.models} == {"1", "2"}
+    assert {entry.version for entry in index.models if entry.name == "scale"} == {"1", "2"}
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_grpc_clients_are_told_when_to_come_back(call: Call, compression: Any) -> None:
+    request = infer_request(np.ones((1, 4), np.float32), "full")
+    with pytest.raises(grpc.RpcError) as caught:
+        call("ModelInfer", request, pb.ModelInferResponse, compression=compression)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailers = dict(caught.value.trailing_metadata())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    assert status.details[0].Is(error_details_pb2.RetryInfo.DESCRIPTOR)
 
 
 def test_grpc_clients_see_the_right_status(call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import orjson
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -236,6 +238,12 @@ def test_a_queue_that_is_full_answers_when_to_come_back() -> None:
         status, headers, _ = await sides.exchange(exchange)
         assert status == 429
         assert b"retry-after: 1\r\n" in headers
+        message = pb.ModelInferRequest(model_name="adder")
+        status, headers, _ = await sides.grpc_call("ModelInfer", message)
+        details = headers.split(b"lepton-grpc-details: ")[1].split(b"\r\n")[0]
+        told = status_pb2.Status.FromString(base64.b64decode(details))
+        assert (status, told.code) == (429, 8)
+        assert told.details[0].Unpack(error_details_pb2.RetryInfo())
 
     scenario(check)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,12 +47,13 @@ class StubCaller:
 
 
 def submit(
-    batcher: Batcher, lane: Lane, *values: float, deadline_ns: int = 0
+    batcher: Batcher, lane: Lane, *values: float, deadline_ns: int = 0, arrived_ns: int = 1
 ) -> asyncio.Future[Outcome]:
     future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     rows = np.array([[value] for value in values])
     batcher.submit(
-        lane, Work([rows], len(rows), (), 10, 1, deadline_ns, StubCaller(), future.set_result)
+        lane,
+        Work([rows], len(rows), (), 10, arrived_ns, deadline_ns, StubCaller(), future.set_result),
     )
     return future
 
@@ -175,5 +177,34 @@ def test_an_answer_that_cannot_be_made_spoils_no_other() -> None:
         model.gate.set()
         assert (await other)[0].tolist() == [[4.0]]
         assert isinstance(outcomes[1], InternalError)
+
+    run(scenario)
+
+
+def test_a_batch_waits_for_more_only_up_to_its_delay() -> None:
+    async def scenario(batcher: Batcher, lane: Lane, model: Doubler) -> None:
+        lane.queue.max_delay_ns = 10**12
+        lane.queue.delay_ns = 10**12
+        waiting = [submit(batcher, lane, 1.0, 2.0, 3.0, arrived_ns=time.monotonic_ns())]
+        assert not model.entered.wait(0.01)
+        waiting.append(submit(batcher, lane, *[1.0] * 5))
+        await asyncio.gather(*waiting)  # it was full
+        assert model.sizes == [8]
+        lane.queue.delay_ns = 5_000_000
+        await submit(batcher, lane, 1.0, arrived_ns=time.monotonic_ns())
+        assert model.sizes == [8, 1]
+
+    run(scenario)
+
+
+def test_a_waiting_batch_holds_no_other_model_up() -> None:
+    async def scenario(batcher: Batcher, lane: Lane, model: Doubler) -> None:
+        lane.queue.max_delay_ns = lane.queue.delay_ns = 10**12
+        patient = submit(batcher, lane, 1.0, arrived_ns=time.monotonic_ns())
+        quick = Lane("quick:1", model, RequestQueue(8, capacity=100))
+        assert (await submit(batcher, quick, 2.0))[0].tolist() == [[4.0]]
+        assert not patient.done()
+        submit(batcher, lane, *[1.0] * 7)
+        await patient
 
     run(scenario)

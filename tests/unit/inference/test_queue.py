@@ -107,3 +107,80 @@ def test_an_idle_model_tries_whatever_it_expects() -> None:
     queue.observe(10**12)
     queue.admit(work(deadline_ns=100), 0)
     assert len(queue.take(50).works) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "preferred", "taken"),
+    [
+        ([1] * 7, {4}, 4),
+        ([1] * 7, {2, 4}, 4),
+        ([1] * 9, {4, 8}, 8),
+        ([1] * 3, {4}, 3),
+        ([3, 3, 3], {4}, 2),
+        ([3, 1, 3], {4}, 2),
+    ],
+)
+def test_batches_end_at_the_largest_preferred_size_they_reach(
+    sizes: list[int], preferred: set[int], taken: int
+) -> None:
+    queue = RequestQueue(8, 100, frozenset(preferred))
+    for size in sizes:
+        queue.admit(work(size), 0)
+    assert len(queue.take(0).works) == taken
+    assert queue.rows == sum(sizes[taken:])
+
+
+def test_what_leaves_with_a_batch_that_was_cut_is_counted() -> None:
+    waiting = [work(deadline_ns=1), work(2), work(deadline_ns=1), work(1)]
+    batch = next_batch(waiting, now_ns=5, max_batch_size=8, preferred={2})
+    assert (batch.works, batch.late, batch.left) == ([waiting[1]], [waiting[0], waiting[2]], 3)
+
+
+def delayed(limit_ns: int = 1000) -> RequestQueue:
+    return RequestQueue(8, capacity=100, max_delay_ns=limit_ns)
+
+
+def test_who_comes_alone_never_waits() -> None:
+    queue = delayed()
+    for now_ns in (0, 10, 20):
+        queue.admit(work(arrived_ns=now_ns), now_ns)
+        assert queue.due_ns() == 0
+        queue.take(now_ns)
+
+
+def test_a_batch_waits_as_long_as_it_was_of_use_before() -> None:
+    queue = delayed()
+    for arrived_ns in (0, 100):
+        queue.admit(work(arrived_ns=arrived_ns), arrived_ns)
+    queue.take(100)
+    queue.admit(work(arrived_ns=300), 300)
+    assert queue.due_ns() == 500
+    for arrived_ns in (310, 2310):
+        queue.admit(work(arrived_ns=arrived_ns), arrived_ns)
+    queue.take(2310)
+    queue.admit(work(arrived_ns=3000), 3000)
+    assert queue.due_ns() == 4000  # the limit
+    queue.take(4000)
+    queue.admit(work(arrived_ns=5000), 5000)
+    assert queue.due_ns() == 0  # it had been alone
+
+
+def test_a_full_batch_and_a_near_deadline_end_the_wait() -> None:
+    queue = delayed()
+    queue.delay_ns = 1000
+    queue.observe(500)  # a batch is expected to take 100
+    queue.admit(work(arrived_ns=0), 0)
+    queue.admit(work(arrived_ns=0, deadline_ns=700), 0)
+    assert queue.due_ns() == 600
+    queue.admit(work(6), 0)
+    assert queue.due_ns() == 0
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    queue = RequestQueue(2, capacity=2)
+    queue.expected_ns = 3_000_000_000
+    for _ in range(2):
+        queue.admit(work(rows=2), 0)
+    with pytest.raises(ResourceExhaustedError) as caught:
+        queue.check_room()
+    assert caught.value.retry_after_s == 6.0

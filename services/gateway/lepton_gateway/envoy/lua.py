@@ -67,8 +67,10 @@ function envoy_on_response(handle)
   local status = headers:get("lepton-grpc-status")
   if status == nil then return end
   local message = headers:get("lepton-grpc-message") or ""
+  local details = headers:get("lepton-grpc-details")
   headers:remove("lepton-grpc-status")
   headers:remove("lepton-grpc-message")
+  headers:remove("lepton-grpc-details")
   local target = handle:trailers()
   if target == nil then
     target = headers
@@ -78,6 +80,7 @@ function envoy_on_response(handle)
   end
   target:replace("grpc-status", status)
   target:replace("grpc-message", message)
+  if details ~= nil then target:replace("grpc-status-details-bin", details) end
 end
 """
 

@@ -117,9 +117,11 @@ class Batcher:
         with self._work_arrived:
             was_idle = not lane.queue.waiting
             lane.queue.admit(work, work.arrived_ns)
-            if was_idle and lane.model is not None:
-                self._ready.append(lane)
-                self._work_arrived.notify()
+            if lane.model is not None:
+                if was_idle:
+                    self._ready.append(lane)
+                if was_idle or lane.queue.delay_ns:  # what came may be what a batch waits for
+                    self._work_arrived.notify()
         lane.pending += 1
         lane.used_ns = work.arrived_ns
         if lane.model is None:
@@ -141,8 +143,7 @@ class Batcher:
     def refuse_all(self, lane: Lane, error: LeptonError) -> None:
         """Answer all that waits in a lane whose model cannot be loaded."""
         with self._work_arrived:
-            refused = list(lane.queue.waiting)
-            lane.queue.waiting.clear()
+            refused = lane.queue.take_all()
         lane.finish(len(refused))
         now_ns = time.monotonic_ns()
         for work in refused:
@@ -165,15 +166,32 @@ class Batcher:
 
     def _take(self) -> tuple[Lane, Batch] | None:
         with self._work_arrived:
-            while not self._ready:
-                if self._stopped:
+            while True:
+                now_ns = time.monotonic_ns()
+                lane, due_ns = self._next_lane(now_ns)
+                if lane is not None:
+                    break
+                if self._stopped and not self._ready:
                     return None
-                self._work_arrived.wait()
-            lane = self._ready.popleft()
-            batch = lane.queue.take(time.monotonic_ns())
+                self._work_arrived.wait((due_ns - now_ns) / 1e9 if due_ns else None)
+            batch = lane.queue.take(now_ns)
             if lane.queue.waiting:
                 self._ready.append(lane)
+                if len(self._threads) > 1:
+                    self._work_arrived.notify()
             return lane, batch
+
+    def _next_lane(self, now_ns: int) -> tuple[Lane | None, int]:
+        """The lane in turn; else None, and when the first of those that wait is due."""
+        first_due_ns = 0
+        for _ in range(len(self._ready)):
+            lane = self._ready.popleft()
+            due_ns = lane.queue.due_ns()
+            if due_ns <= now_ns:
+                return lane, 0
+            self._ready.append(lane)
+            first_due_ns = min(first_due_ns or due_ns, due_ns)
+        return None, first_due_ns
 
 
 def _stay_asleep(lane: Lane) -> None:

@@ -30,12 +30,15 @@ function envoy_on_response(handle)
   local status = headers:get("lepton-grpc-status")
   if status == nil then return end
   local message = headers:get("lepton-grpc-message") or ""
+  local details = headers:get("lepton-grpc-details")
   headers:remove("lepton-grpc-status")
   headers:remove("lepton-grpc-message")
+  headers:remove("lepton-grpc-details")
   local trailers = handle:trailers()
   if trailers == nil then return end
   trailers:replace("grpc-status", status)
   trailers:replace("grpc-message", message)
+  if details ~= nil then trailers:replace("grpc-status-details-bin", details) end
 end
 """
 # Behind the bridge. Envoy's own answers (no upstream, timed out) are gRPC already, which the bridge

@@ -4,12 +4,14 @@ Envoy's `grpc_http1_reverse_bridge` filter (with `withhold_grpc_frames`) stands 
 clients and this server: it sends each unary call as `POST /<service>/<method>` with the bare
 message as body, and makes a gRPC answer of what comes back. It knows a call's status from the
 HTTP status only, which is too coarse and carries no text; so an error also has the headers
-`lepton-grpc-status` and `lepton-grpc-message`, which a Lua filter in Envoy, in front of the
-bridge, puts into the trailers (`front.py` has it).
+`lepton-grpc-status`, `lepton-grpc-message` and, where it says when to come back,
+`lepton-grpc-details`, which a Lua filter in Envoy, in front of the bridge, puts into the trailers
+(`front.py` has it).
 """
 
 from __future__ import annotations
 
+import base64
 import logging
 import math
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from urllib.parse import quote
 import numpy as np
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
 
 from lepton_ai.errors import (
     InternalError,
@@ -284,6 +287,15 @@ def _reply_done(exchange: Exchange, message: Message, error: LeptonError | None)
         _reply_error(exchange, error)
 
 
+def _retry_info(error: LeptonError, wait_s: float) -> bytes:
+    """What goes into the trailer `grpc-status-details-bin`: when to come back."""
+    status = status_pb2.Status(code=status_of(error).grpc, message=str(error))
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromNanoseconds(round(wait_s * 1e9))
+    status.details.add().Pack(info)
+    return base64.b64encode(status.SerializeToString())
+
+
 def _reply_error(exchange: Exchange, error: LeptonError) -> None:
     status = status_of(error)
     headers = b"%blepton-grpc-status: %d\r\nlepton-grpc-message: %b\r\n" % (
@@ -291,4 +303,6 @@ def _reply_error(exchange: Exchange, error: LeptonError) -> None:
         status.grpc,
         quote(str(error), safe=_PLAIN_CHARACTERS).encode(),
     )
+    if error.retry_after_s is not None:
+        headers += b"lepton-grpc-details: %b\r\n" % _retry_info(error, error.retry_after_s)
     exchange.reply(status.http, headers, b"")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +16,9 @@ DEFAULT_PRIORITY = 10
 
 # How much the newest batch counts in the expected duration of the next.
 _NEWEST_WEIGHT = 0.2
+
+# How long a batch waits, in times that the requests of the one before took to come together.
+_PATIENCE = 2
 
 
 class Caller(Protocol):
@@ -70,18 +73,23 @@ class Batch(NamedTuple):
     left: int
 
 
-def next_batch(waiting: Sequence[Work], now_ns: int, max_batch_size: int) -> Batch:
+def next_batch(
+    waiting: Sequence[Work], now_ns: int, max_batch_size: int, preferred: Container[int] = ()
+) -> Batch:
     """Decide what to compute next: whatever has arrived, in order, up to the batch limit.
 
     Args:
         waiting: Most urgent first.
         now_ns: The time.
         max_batch_size: Rows at most; 0 lets every work go alone.
+        preferred: Rows after which a batch ends if it reaches them, the most of these.
     """
     works: list[Work] = []
     late: list[Work] = []
     rows = left = 0
-    for work in waiting:
+    # What the batch was when it had a preferred number of rows.
+    best: tuple[int, int, int] | None = None
+    for count, work in enumerate(waiting, 1):
         if work.deadline_ns and work.deadline_ns < now_ns:
             late.append(work)
         elif not work.caller.gone:
@@ -89,7 +97,12 @@ def next_batch(waiting: Sequence[Work], now_ns: int, max_batch_size: int) -> Bat
                 break
             works.append(work)
             rows += work.rows
-        left += 1
+        left = count
+        if rows in preferred:
+            best = (len(works), len(late), left)
+    if best is not None:
+        count, late_count, left = best
+        return Batch(works[:count], late[:late_count], left)
     return Batch(works, late, left)
 
 
@@ -100,14 +113,22 @@ class RequestQueue:
     Attributes:
         max_batch_size: Rows in a batch at most; 0 for a model without batching.
         capacity: Requests that may wait.
+        preferred_sizes: Rows after which a batch ends if it reaches them.
+        max_delay_ns: How long a batch may wait for more requests.
         expected_ns: How long a batch takes, a moving average.
+        delay_ns: How long the next batch waits: as far as it is of use, see `due_ns`.
         waiting: Most urgent first, in order of arrival within a priority.
+        rows: Rows of all that waits.
     """
 
     max_batch_size: int
     capacity: int
+    preferred_sizes: frozenset[int] = frozenset()
+    max_delay_ns: int = 0
     expected_ns: int = 0
+    delay_ns: int = 0
     waiting: list[Work] = field(default_factory=list[Work])
+    rows: int = 0
 
     def admit(self, work: Work, now_ns: int) -> None:
         """Queue a request, or refuse it early.
@@ -127,18 +148,41 @@ class RequestQueue:
             waiting.append(work)
         else:
             insort(waiting, work, key=_priority)
+        self.rows += work.rows
 
     def check_room(self) -> None:
         """Raise `ResourceExhaustedError` if as many requests wait as may."""
         if len(self.waiting) >= self.capacity:
-            raise ResourceExhaustedError(
+            error = ResourceExhaustedError(
                 f"{self.capacity} requests wait for this model already", hint="try again later"
             )
+            error.retry_after_s = self.wait_ns() / 1e9
+            raise error
+
+    def due_ns(self) -> int:
+        """When the next batch begins; 0 for at once.
+
+        It waits twice as long as the requests of the batch before took to come together, up to the
+        limit: where they come one by one it does not wait at all, and where none came late it does
+        not wait in vain. It does not wait beyond what a deadline leaves, nor once it is full.
+        """
+        if not self.delay_ns:
+            return 0
+        waiting = self.waiting
+        if self.rows >= max(self.preferred_sizes, default=self.max_batch_size):
+            return 0
+        deadlines_ns = [work.deadline_ns - self.expected_ns for work in waiting if work.deadline_ns]
+        return min([min(work.arrived_ns for work in waiting) + self.delay_ns, *deadlines_ns])
 
     def take(self, now_ns: int) -> Batch:
         """Remove and return what leaves the queue now."""
-        batch = next_batch(self.waiting, now_ns, self.max_batch_size)
+        batch = next_batch(self.waiting, now_ns, self.max_batch_size, self.preferred_sizes)
+        self.rows -= sum(work.rows for work in self.waiting[: batch.left])
         del self.waiting[: batch.left]
+        if self.max_delay_ns and batch.works:
+            arrivals_ns = [work.arrived_ns for work in batch.works]
+            together_ns = max(arrivals_ns) - min(arrivals_ns)
+            self.delay_ns = min(self.max_delay_ns, _PATIENCE * together_ns)
         return batch
 
     def take_late(self, now_ns: int) -> tuple[list[Work], int]:
@@ -151,7 +195,13 @@ class RequestQueue:
         ]
         left = len(self.waiting) - len(kept)
         self.waiting[:] = kept
+        self.rows = sum(work.rows for work in kept)
         return late, left
+
+    def take_all(self) -> list[Work]:
+        """Remove everything."""
+        taken, self.waiting, self.rows = self.waiting, [], 0
+        return taken
 
     def observe(self, duration_ns: int) -> None:
         """Learn how long a batch took."""
@@ -163,7 +213,7 @@ class RequestQueue:
         Nothing when nothing waits: an idle model tries even what looks hopeless, or one slow batch
         would make it refuse for ever and never learn that it is fast again.
         """
-        return -(-len(self.waiting) // max(self.max_batch_size, 1)) * self.expected_ns
+        return -(-self.rows // max(self.max_batch_size, 1)) * self.expected_ns
 
 
 def _priority(work: Work) -> int:

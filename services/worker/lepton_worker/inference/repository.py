@@ -234,7 +234,13 @@ class Repository:
 
 
 def _make_lane(source: ModelSource, loadable: Loadable, model: Servable) -> Lane:
-    queue = RequestQueue(model.signature.max_batch_size, source.options.queue_capacity)
+    options = source.options
+    queue = RequestQueue(
+        model.signature.max_batch_size,
+        options.queue_capacity,
+        frozenset(options.preferred_batch_sizes),
+        options.max_queue_delay_us * 1000,
+    )
     return Lane(f"{source.name}:{source.version}", model, queue, loadable)
 
 

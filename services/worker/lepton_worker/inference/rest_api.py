@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import zlib
 from functools import partial
 from typing import Any, Final
@@ -36,7 +37,6 @@ from lepton_worker.inference.service import InferenceService
 
 _log = logging.getLogger(__name__)
 _BINARY_TYPE: Final = b"content-type: application/octet-stream\r\n"
-_RETRY_AFTER: Final = b"retry-after: 1\r\n"
 _JSON_LENGTH: Final = JSON_LENGTH_HEADER.encode()
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
 # Less is not worth the time.
@@ -198,7 +198,7 @@ def reply_error(exchange: Exchange, error: LeptonError) -> None:
     """Answer with an error, and when to come back if that helps."""
     headers = JSON_TYPE
     if isinstance(error, ResourceExhaustedError | UnavailableError):
-        headers += _RETRY_AFTER
+        headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after_s or 0))
     exchange.reply(status_of(error).http, headers, orjson.dumps({"error": str(error)}))
 
 

@@ -115,9 +115,10 @@ class InferenceService:
             "model_transaction_policy": {"decoupled": False},
         }
         if batched:
+            queue = model.lane.queue
             config["dynamic_batching"] = {
-                "preferred_batch_size": [signature.max_batch_size],
-                "max_queue_delay_microseconds": 0,
+                "preferred_batch_size": sorted(queue.preferred_sizes) or [signature.max_batch_size],
+                "max_queue_delay_microseconds": queue.max_delay_ns // 1000,
             }
         return config
 
