@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -10,7 +11,14 @@ import typer
 from lepton_ai.cli.output import SIZE_UNITS
 from lepton_ai.errors import InvalidArgumentError
 
-__all__ = ["Json", "name_and_version", "parse_range", "parse_size", "pinned_version"]
+__all__ = [
+    "Json",
+    "name_and_version",
+    "parse_options",
+    "parse_range",
+    "parse_size",
+    "pinned_version",
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SIZE = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(SIZE_UNITS)})?")
@@ -48,6 +56,26 @@ def parse_range(text: str) -> tuple[int, int]:
     if found is None:
         raise InvalidArgumentError(f"{text!r} is no range", hint="such as 4 or 2:4")
     return int(found[1] or 1), int(found[2])
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, int | list[int]]:
+    """What several OPTION=VALUE say; a value is a number, or several with commas.
+
+    Raises:
+        InvalidArgumentError: One does not say it like this.
+
+    Example:
+        >>> parse_options(["max_batch_size=32", "preferred_batch_sizes=8,16"])
+        {'max_batch_size': 32, 'preferred_batch_sizes': [8, 16]}
+    """
+    options: dict[str, int | list[int]] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not re.fullmatch(r"\d{1,15}(,\d{1,9})*", value):
+            raise InvalidArgumentError(f"{text!r} is no option", hint="such as max_batch_size=32")
+        numbers = [int(number) for number in value.split(",")]
+        options[name] = numbers if len(numbers) > 1 else numbers[0]
+    return options
 
 
 def name_and_version(text: str) -> tuple[str, int]:

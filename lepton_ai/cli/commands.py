@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lepton_ai.cli import local
-from lepton_ai.cli.arguments import Json, parse_range
+from lepton_ai.cli.arguments import Json, parse_options, parse_range
 from lepton_ai.cli.datasets import datasets_app
 from lepton_ai.cli.job import job_app
 from lepton_ai.cli.models import models_app
@@ -161,17 +161,33 @@ def logs(
 
 
 @app.command()
-def deploy(
+def deploy(  # noqa: PLR0917 - options, which typer passes by name
     model: Annotated[
         str, typer.Argument(help="Published: NAME, or NAME@ALIAS to follow an alias.")
     ],
     name: Annotated[str, typer.Option(help="Of the deployment; default: the model's.")] = "",
     version: Annotated[int, typer.Option(help="0: the newest.")] = 0,
     replicas: Annotated[int, typer.Option(min=1)] = 1,
+    before: Annotated[
+        list[str] | None, typer.Option(help="Model that runs before it on the same node.")
+    ] = None,
+    after: Annotated[list[str] | None, typer.Option(help="Model that runs after it.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Such as max_queue_delay_us=500."),
+    ] = None,
 ) -> None:
     """Serve a published model, and wait until it answers."""
     with Cluster() as cluster:
-        endpoint = cluster.deploy(model, name=name, version=version, replicas=replicas)
+        endpoint = cluster.deploy(
+            model,
+            name=name,
+            version=version,
+            replicas=replicas,
+            before=before or (),
+            after=after or (),
+            options=parse_options(settings or ()),
+        )
         print(f"http://{cluster.address}/v2/models/{endpoint.name}")
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from lepton_ai.cluster.endpoint import AsyncEndpoint
 from lepton_ai.cluster.inference import InferenceClient
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.cluster.progress import TrainingBar, TransferBar
+from lepton_ai.cluster.serving import ensemble_step, serving_options
 from lepton_ai.cluster.storage import AsyncStorage
 from lepton_ai.cluster.workers import AsyncWorkers
 from lepton_ai.data_plane import DataPlane
@@ -355,6 +356,9 @@ class AsyncCluster:
         name: str = "",
         version: int = 0,
         replicas: int = 1,
+        before: Sequence[str] = (),
+        after: Sequence[str] = (),
+        options: Mapping[str, int | Sequence[int]] | None = None,
         timeout_s: float = 60.0,
     ) -> AsyncEndpoint:
         """Serve a model and wait until every replica answers.
@@ -365,9 +369,16 @@ class AsyncCluster:
             name: Of the endpoint; by default the model's name, or its kind, such as "cnn".
             version: A published version; 0 for the newest.
             replicas: Copies, each on a worker of its own.
+            before: Published models that prepare its inputs, in order, on the same node:
+                ``"name"`` or ``"name:3"``. Each takes what the one before gave, by name, or where
+                there is one tensor only.
+            after: Models that make something of its outputs.
+            options: How replicas serve, such as ``{"max_queue_delay_us": 500}``: the fields of
+                `ServingOptions`.
             timeout_s: How long to wait, in seconds.
 
         Raises:
+            InvalidArgumentError: An option does not exist.
             NotFoundError: No such model or version.
             ConflictError: It cannot be served; says why.
             DeadlineExceededError: It is not ready in time; it goes on becoming so.
@@ -379,6 +390,10 @@ class AsyncCluster:
         spec = deployment_pb2.DeploymentSpec(
             name=name or model, model=model, version=version, alias=alias, replicas=replicas
         )
+        spec.before.extend(ensemble_step(text) for text in before)
+        spec.after.extend(ensemble_step(text) for text in after)
+        if options:
+            spec.options.CopyFrom(serving_options(options))
         async with translated_errors():
             request = scheduler_pb2.ApplyDeploymentRequest(spec=spec)
             await self._scheduler.ApplyDeployment(request, timeout=_CALL_S)

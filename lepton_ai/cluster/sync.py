@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -298,12 +298,22 @@ class Cluster:
         name: str = "",
         version: int = 0,
         replicas: int = 1,
+        before: Sequence[str] = (),
+        after: Sequence[str] = (),
+        options: Mapping[str, int | Sequence[int]] | None = None,
         timeout_s: float = 60.0,
     ) -> Endpoint:
         """Serve a model and wait until every replica answers."""
         inner = self._loop.run(
             self._inner.deploy(
-                model, name=name, version=version, replicas=replicas, timeout_s=timeout_s
+                model,
+                name=name,
+                version=version,
+                replicas=replicas,
+                before=before,
+                after=after,
+                options=options,
+                timeout_s=timeout_s,
             )
         )
         return Endpoint(inner, self._loop)

@@ -54,6 +54,25 @@ def scaled_model(path: Path, factor: float) -> Path:
     return path
 
 
+def model_of_integers(path: Path) -> Path:
+    """A model that gives back rows of four integers."""
+    rows = ["batch", 4]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "integers",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, rows)],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, rows)],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+    return path
+
+
+def steps(*paths: Path) -> list[dict[str, str]]:
+    """The models of a load command."""
+    return [{"path": str(path)} for path in paths]
+
+
 @contextmanager
 def process(*command: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A child process that is gone afterwards, whatever happens."""
@@ -130,7 +149,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     with controlled_server() as server:
         for version, factor in (("1", 2.0), ("2", 10.0)):
             path = scaled_model(tmp_path / f"{version}.onnx", factor)
-            server.send(op="load", id=version, name="scale", version=version, path=str(path))
+            server.send(op="load", id=version, name="scale", version=version, steps=steps(path))
         loaded = {server.event()["id"] for _ in range(2)}
         assert loaded == {"1", "2"}
         yield server
@@ -250,7 +269,7 @@ def test_an_unloaded_version_is_gone_and_the_one_before_answers(server: Server) 
 def test_a_replaced_version_answers_all_the_time(server: Server, tmp_path: Path) -> None:
     answers: list[float] = []
     replaced = scaled_model(tmp_path / "other.onnx", 5.0)
-    server.send(op="load", id=9, name="scale", version="2", path=str(replaced))
+    server.send(op="load", id=9, name="scale", version="2", steps=steps(replaced))
     while not select.select([server.child.stdout], [], [], 0)[0]:
         _, answer = server.json("POST", "/v2/models/scale/infer", rows(1.0))
         answers.append(answer["outputs"][0]["data"][0])
@@ -264,7 +283,7 @@ def test_a_replaced_version_answers_all_the_time(server: Server, tmp_path: Path)
 def test_a_broken_model_is_refused_and_the_server_lives(server: Server, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model at all")
-    failed = server.command(op="load", id=4, name="broken", version="1", path=str(broken))
+    failed = server.command(op="load", id=4, name="broken", version="1", steps=steps(broken))
     assert failed["event"] == "failed"
     assert failed["code"] == "INVALID_ARGUMENT"
     assert str(tmp_path) not in failed["error"]
@@ -272,13 +291,43 @@ def test_a_broken_model_is_refused_and_the_server_lives(server: Server, tmp_path
     assert server.json("GET", "/v2/health/ready") == (200, {"ready": True})
 
 
+def test_an_ensemble_runs_its_models_in_a_row(server: Server, tmp_path: Path) -> None:
+    paths = [scaled_model(tmp_path / f"part{number}.onnx", 3.0) for number in range(2)]
+    loaded = server.command(op="load", id=5, name="nine", version="1", steps=steps(*paths))
+    assert loaded == {"event": "loaded", "id": 5}
+    _, answer = server.json("POST", "/v2/models/nine/infer", rows(1.0, 2.0))
+    assert answer["outputs"][0]["data"] == [9.0] * 4 + [18.0] * 4
+    misfit = model_of_integers(tmp_path / "misfit.onnx")
+    failed = server.command(op="load", id=6, name="bad", version="1", steps=steps(paths[0], misfit))
+    assert (failed["event"], failed["code"]) == ("failed", "INVALID_ARGUMENT")
+    assert "takes 'x' as INT64 [-1, 4]: 'y' is FP32 [-1, 4]" in failed["error"]
+
+
+def test_a_cached_answer_is_computed_once(server: Server, tmp_path: Path) -> None:
+    path = scaled_model(tmp_path / "cached.onnx", 2.0)
+    options = {"cache_bytes": 1_000_000}
+    server.command(op="load", id=7, name="c", version="1", steps=steps(path), options=options)
+    answers = [server.json("POST", "/v2/models/c/infer", rows(value)) for value in (1.0, 1.0, 2.0)]
+    assert [answer["outputs"][0]["data"][0] for _, answer in answers] == [2.0, 2.0, 4.0]
+    _, statistics = server.json("GET", "/v2/models/c/stats")
+    counts = statistics["model_stats"][0]["inference_stats"]
+    assert [counts[name]["count"] for name in ("success", "cache_hit", "cache_miss")] == [3, 1, 2]
+    assert statistics["model_stats"][0]["execution_count"] == 2
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         (b"{", "not JSON"),
         (b'{"op":"laod","id":1}', "allowed are load, unload and drain"),
-        (b'{"op":"load","id":1,"name":"../x","version":"1","path":"/x"}', "'../x' is not allowed"),
-        (b'{"op":"load","id":1,"name":"x","version":"one","path":"/x"}', "'one' is not allowed"),
+        (
+            b'{"op":"load","id":1,"name":"../x","version":"1","steps":[{"path":"/x"}]}',
+            "'../x' is not allowed",
+        ),
+        (
+            b'{"op":"load","id":1,"name":"x","version":"one","steps":[{"path":"/x"}]}',
+            "'one' is not allowed",
+        ),
     ],
 )
 def test_commands_without_sense_fail(line: bytes, words: str) -> None:

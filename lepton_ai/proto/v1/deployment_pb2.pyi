@@ -2,10 +2,11 @@ import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from lepton_ai.proto.v1 import node_pb2 as _node_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -23,21 +24,67 @@ DEPLOYMENT_STATE_READY: DeploymentState
 DEPLOYMENT_STATE_DEGRADED: DeploymentState
 DEPLOYMENT_STATE_FAILED: DeploymentState
 
+class ServingOptions(_message.Message):
+    __slots__ = ("max_batch_size", "preferred_batch_sizes", "max_queue_delay_us", "queue_capacity", "cache_bytes")
+    MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PREFERRED_BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUE_DELAY_US_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    max_batch_size: int
+    preferred_batch_sizes: _containers.RepeatedScalarFieldContainer[int]
+    max_queue_delay_us: int
+    queue_capacity: int
+    cache_bytes: int
+    def __init__(self, max_batch_size: _Optional[int] = ..., preferred_batch_sizes: _Optional[_Iterable[int]] = ..., max_queue_delay_us: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., cache_bytes: _Optional[int] = ...) -> None: ...
+
+class EnsembleStep(_message.Message):
+    __slots__ = ("model", "version", "inputs")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    inputs: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class DeploymentSpec(_message.Message):
-    __slots__ = ("name", "model", "version", "replicas", "alias", "resources")
+    __slots__ = ("name", "model", "version", "replicas", "alias", "resources", "options", "before", "after", "inputs")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     version: int
     replicas: int
     alias: str
     resources: _node_pb2.Resources
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ...) -> None: ...
+    options: ServingOptions
+    before: _containers.RepeatedCompositeFieldContainer[EnsembleStep]
+    after: _containers.RepeatedCompositeFieldContainer[EnsembleStep]
+    inputs: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., options: _Optional[_Union[ServingOptions, _Mapping]] = ..., before: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., inputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Deployment(_message.Message):
     __slots__ = ("spec", "tenant", "state", "reason", "ready_replicas", "generation", "created_at", "updated_at")

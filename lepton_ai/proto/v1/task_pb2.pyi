@@ -1,12 +1,14 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from lepton_ai.proto.v1 import deployment_pb2 as _deployment_pb2
 from lepton_ai.proto.v1 import job_pb2 as _job_pb2
 from lepton_ai.proto.v1 import node_pb2 as _node_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -52,17 +54,36 @@ class LighthouseTask(_message.Message):
     min_ranks: int
     def __init__(self, job_id: _Optional[str] = ..., min_ranks: _Optional[int] = ...) -> None: ...
 
+class ReplicaStep(_message.Message):
+    __slots__ = ("object_id", "inputs")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    object_id: str
+    inputs: _containers.ScalarMap[str, str]
+    def __init__(self, object_id: _Optional[str] = ..., inputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class ReplicaTask(_message.Message):
-    __slots__ = ("deployment", "model", "version", "object_id")
+    __slots__ = ("deployment", "model", "version", "object_id", "options", "steps")
     DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     deployment: str
     model: str
     version: int
     object_id: str
-    def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., object_id: _Optional[str] = ...) -> None: ...
+    options: _deployment_pb2.ServingOptions
+    steps: _containers.RepeatedCompositeFieldContainer[ReplicaStep]
+    def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., object_id: _Optional[str] = ..., options: _Optional[_Union[_deployment_pb2.ServingOptions, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[ReplicaStep, _Mapping]]] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("id", "node_id", "node_incarnation", "attempt", "fencing_token", "resources", "placed_at", "placed_revision", "failures", "losses", "trainer", "lighthouse", "replica")

@@ -44,6 +44,19 @@ class Cluster:
         """What a deployment serves; empty while its model has not been seen."""
         return self.models.get((spec.model, spec.version), storage_pb2.Model()).onnx_object
 
+    def steps(self, spec: deployment_pb2.DeploymentSpec) -> list[task_pb2.ReplicaStep]:
+        """The models of an ensemble in order; none while one of them has not been seen."""
+        main = deployment_pb2.EnsembleStep(
+            model=spec.model, version=spec.version, inputs=spec.inputs
+        )
+        steps: list[task_pb2.ReplicaStep] = []
+        for step in (*spec.before, main, *spec.after):
+            model = self.models.get((step.model, step.version), storage_pb2.Model())
+            if not model.onnx_object:
+                return []
+            steps.append(task_pb2.ReplicaStep(object_id=model.onnx_object, inputs=step.inputs))
+        return steps
+
     def status_of(self, task: task_pb2.Task) -> task_pb2.TaskStatus:
         """What the worker says of this attempt; unspecified while it has said nothing."""
         status = self.statuses.get((task.node_id, task.id))

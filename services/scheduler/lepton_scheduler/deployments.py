@@ -69,7 +69,7 @@ class _Deployment:
 
     def decide(self) -> Iterator[Action]:
         spec = self.deployment.spec
-        if not self.object_id:
+        if not self.object_id or not self.cluster.steps(spec):
             return  # the view of models lags behind that of deployments
         tasks = self.cluster.of_deployment(spec.name)
         current = self._staying(tasks)
@@ -154,6 +154,10 @@ class _Deployment:
         task.replica.model = spec.model
         task.replica.version = spec.version
         task.replica.object_id = self.object_id
+        if spec.HasField("options"):
+            task.replica.options.CopyFrom(spec.options)
+        if spec.before or spec.after:
+            task.replica.steps.extend(self.cluster.steps(spec))
         return task
 
     def _stand(

@@ -31,7 +31,7 @@ from lepton_runtime.service import Runtime
 from lepton_runtime.state import Absent, Condition, Operation, Remove, Snapshot, Unchanged, Write
 from lepton_runtime.state import Put as StatePut
 from lepton_scheduler.cluster import ENDED
-from lepton_scheduler.submission import check_deployment, check_job, newest, not_found
+from lepton_scheduler.submission import check_change, check_deployment, check_job, newest, not_found
 from lepton_scheduler.transitions import moved
 from lepton_scheduler.workers import WorkerMarks
 
@@ -153,11 +153,14 @@ class SchedulerServicer(SchedulerServiceServicer):
         if spec.alias:
             spec.version = (await self._alias(spec.model, spec.alias)).version
         spec.version = (await self._model(spec.model, spec.version)).version
+        for step in (*spec.before, *spec.after):
+            step.version = (await self._model(step.model, step.version)).version
         for _ in range(_ATTEMPTS):
             record = await self._state.get(keys.deployment(spec.name))
             deployment = deployment_pb2.Deployment()
             if record is not None:
                 deployment.ParseFromString(record.value)
+                check_change(deployment.spec, spec)
             else:
                 deployment.tenant = principal().tenant
                 deployment.created_at.FromNanoseconds(int(self._clock.now() * 1e9))

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, cast
 
-from lepton_ai.errors import InvalidArgumentError, NotFoundError
+from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
 
-__all__ = ["check_deployment", "check_job", "newest", "not_found"]
+__all__ = ["check_change", "check_deployment", "check_job", "newest", "not_found"]
 
 # A job is placed in one transaction of etcd, which takes 128 operations.
 MAX_RANKS = 120
@@ -70,7 +70,38 @@ def check_deployment(spec: deployment_pb2.DeploymentSpec) -> deployment_pb2.Depl
         )
     if checked.resources.cpus < 0 or checked.resources.memory_bytes < 0:
         raise InvalidArgumentError("resources cannot be negative")
+    for step in (*checked.before, *checked.after):
+        check_name("model", step.model)
+    _check_options(checked.options)
     return checked
+
+
+def check_change(
+    old: deployment_pb2.DeploymentSpec, new: deployment_pb2.DeploymentSpec
+) -> deployment_pb2.DeploymentSpec:
+    """The new spec of a deployment that exists.
+
+    Raises:
+        ConflictError: It would serve the same version in another way, which its replicas, told
+            apart by their version, would not notice.
+    """
+    if old.model == new.model and old.version == new.version and _serving(old) != _serving(new):
+        raise ConflictError(
+            f"deployment {new.name!r} serves version {new.version} already, in another way",
+            hint="deploy another version, or undeploy it first",
+        )
+    return new
+
+
+def _serving(spec: deployment_pb2.DeploymentSpec) -> tuple[Any, ...]:
+    return spec.options, list(spec.before), list(spec.after), dict(spec.inputs)
+
+
+def _check_options(options: deployment_pb2.ServingOptions) -> None:
+    for field, value in options.ListFields():
+        numbers = cast("list[int]", list(value) if field.is_repeated else [value])
+        if min(numbers) < 0:
+            raise InvalidArgumentError(f"{field.name} is {min(numbers)}", hint="use 0 or more")
 
 
 def newest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lepton_ai.errors import ConflictError, NotFoundError
 from lepton_ai.names import check_name
-from lepton_ai.proto.v1.deployment_pb2 import Deployment
+from lepton_ai.proto.v1.deployment_pb2 import Deployment, DeploymentSpec
 from lepton_ai.proto.v1.event_pb2 import AliasMoved
 from lepton_ai.proto.v1.storage_pb2 import Alias, Model
 from lepton_runtime import keys
@@ -103,7 +103,7 @@ class Aliases:
         deployments = [
             deployment.spec.name
             for deployment in await self._deployments()
-            if (deployment.spec.model, deployment.spec.version) == (model.name, model.version)
+            if (model.name, model.version) in _named(deployment.spec)
         ]
         return [f"alias {name!r}" for name in aliases] + [
             f"deployment {name!r}" for name in deployments
@@ -135,3 +135,9 @@ def _elsewhere(alias: Alias, version: int, expected: int | None) -> ConflictErro
         f"not at {expected or 'nothing'}",
         hint="somebody moved it: look again",
     )
+
+
+def _named(spec: DeploymentSpec) -> set[tuple[str, int]]:
+    """The versions that a deployment serves: its model's, and those of an ensemble's steps."""
+    steps = [(step.model, step.version) for step in (*spec.before, *spec.after)]
+    return {(spec.model, spec.version), *steps}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -20,6 +19,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.inference")
 _LOAD_S = 60.0
 _RESTART_S = 0.5
 _Model = tuple[str, str]
+_Fields = dict[str, Any]
 
 
 class InferenceServer:
@@ -34,7 +34,7 @@ class InferenceServer:
         ]
         self._child: Child | None = None
         self._listening = asyncio.Event()
-        self._loaded: dict[_Model, Path] = {}
+        self._loaded: dict[_Model, _Fields] = {}
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._ids = itertools.count(1)
         self.address = ""
@@ -55,16 +55,23 @@ class InferenceServer:
         await self._listening.wait()
         return self.address
 
-    async def load(self, name: str, version: str, path: Path) -> None:
+    async def load(self, name: str, version: str, steps: list[_Fields], options: _Fields) -> None:
         """Serve a model.
+
+        Args:
+            name: Its name for clients.
+            version: Its version, in decimal.
+            steps: For each model of an ensemble the ``path`` of its file and its ``inputs``.
+            options: How it is served, as `ServingOptions` names it.
 
         Raises:
             InvalidArgumentError: It cannot be served.
             UnavailableError: The server died meanwhile.
         """
-        self._loaded[name, version] = path
+        fields = {"name": name, "version": version, "steps": steps, "options": options}
+        self._loaded[name, version] = fields
         try:
-            await self._ask({"op": "load", "name": name, "version": version, "path": str(path)})
+            await self._ask({"op": "load", **fields})
         except InvalidArgumentError:
             self._loaded.pop((name, version), None)
             raise
@@ -94,9 +101,8 @@ class InferenceServer:
                 port = event["http_address"].rpartition(":")[2]
                 self.address = f"{self._listen.host}:{port}"
                 self._listening.set()
-                for (name, version), path in self._loaded.items():
-                    load = {"op": "load", "id": 0, "name": name, "version": version}
-                    await child.tell({**load, "path": str(path)})
+                for fields in self._loaded.values():
+                    await child.tell({"op": "load", "id": 0, **fields})
             future = self._waiting.pop(event.get("id") or 0, None)
             if future is not None and not future.done():
                 _settle(future, event)

@@ -16,7 +16,7 @@ from lepton_ai.errors import (
     NotFoundError,
     UnavailableError,
 )
-from lepton_ai.proto.v1 import job_pb2, storage_pb2, task_pb2
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, storage_pb2, task_pb2
 from lepton_ai.versions import library_versions
 from lepton_runtime import keys
 from lepton_runtime.bus import Bus, job_logs, job_progress
@@ -119,9 +119,13 @@ class Runners:
 
     async def _serve(self, task: task_pb2.Task) -> None:
         replica = task.replica
-        path = await self._storage.fetch(replica.object_id)
+        steps = replica.steps or [task_pb2.ReplicaStep(object_id=replica.object_id)]
+        files = [
+            {"path": await self._local(step.object_id), "inputs": dict(step.inputs)}
+            for step in steps
+        ]
         name, version = replica.deployment, str(replica.version)
-        await self._inference.load(name, version, path)
+        await self._inference.load(name, version, files, _options(replica.options))
         try:
             address = await self._inference.until_listening()
             await self._say(task, task_pb2.TASK_STATE_RUNNING, address=address)
@@ -322,6 +326,14 @@ class Runners:
             state=task_pb2.TASK_STATE_FAILED, reason=reason, user_error=user_error
         )
         await self._statuses.write(task, status)
+
+
+def _options(options: deployment_pb2.ServingOptions) -> dict[str, Any]:
+    """What was given of the options, fit for JSON."""
+    return {
+        field.name: list(value) if field.is_repeated else value
+        for field, value in options.ListFields()
+    }
 
 
 async def _drain(child: Child) -> None:

@@ -5,10 +5,11 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner
 
-from lepton_ai.cli.arguments import parse_size
+from lepton_ai.cli.arguments import parse_options, parse_size
 from lepton_ai.cli.commands import app
 from lepton_ai.cli.declaration import model_of, read_model_file
 from lepton_ai.cli.output import age_text, size_text
+from lepton_ai.cluster.serving import ensemble_step, serving_options
 from lepton_ai.errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -81,3 +82,16 @@ def test_messages_are_those_of_the_protocol():
     for bad in (b"", b"\x32\x05ab", b"\n\x01m\x32\x08" + raw):
         with pytest.raises(InvalidArgumentError):
             decode_infer_answer(bad)
+
+
+def test_serving_options_are_checked_before_anything_is_sent() -> None:
+    options = serving_options(parse_options(["max_batch_size=0", "preferred_batch_sizes=8"]))
+    assert options.HasField("max_batch_size")
+    assert list(options.preferred_batch_sizes) == [8]
+    with pytest.raises(InvalidArgumentError, match="there are max_batch_size"):
+        serving_options({"speed": 1})
+    with pytest.raises(InvalidArgumentError, match="max_batch_size is"):
+        serving_options({"max_batch_size": 1 << 40})
+    with pytest.raises(InvalidArgumentError, match="'cache_bytes' is no option"):
+        parse_options(["cache_bytes"])
+    assert ensemble_step("tokens:3").version == 3

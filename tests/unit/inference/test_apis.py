@@ -26,7 +26,7 @@ from lepton_worker.inference import grpc_api, metrics
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.grpc_api import GrpcApi, decode_request, encode_answer
 from lepton_worker.inference.options import ServingOptions
-from lepton_worker.inference.repository import ModelSource, Repository
+from lepton_worker.inference.repository import ModelSource, Repository, Step
 from lepton_worker.inference.repository_control import AgentsControl, ClientsControl
 from lepton_worker.inference.residents import Residents
 from lepton_worker.inference.rest_api import RestApi, answer_encoding, inflate
@@ -223,7 +223,7 @@ def test_clients_unload_and_load_what_is_known() -> None:
 def test_a_failed_load_leaves_its_reason() -> None:
     async def check(sides: Sides) -> None:
         with pytest.raises(InvalidArgumentError):
-            await sides.repository.load(ModelSource("broken", "1", Path("/m"), OPTIONS))
+            await sides.repository.load(ModelSource("broken", "1", (Step(Path("/m")),), OPTIONS))
         with pytest.raises(UnavailableError, match="not a model"):
             sides.repository.find("broken")
         assert (await sides.get("/v2/health/ready"))[0] == 200

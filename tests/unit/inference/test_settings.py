@@ -13,7 +13,7 @@ TLS = ("--tls-certificate", "c", "--tls-key", "k", "--tls-client-authority", "a"
 
 def test_models_and_address() -> None:
     settings = parse(["m=/a/b=c.onnx", "n:3=x", "/a/plain.onnx", "--http", "[::1]:80"])
-    assert [(str(m.path), m.name, m.version) for m in settings.models] == [
+    assert [(str(m.steps[0].path), m.name, m.version) for m in settings.models] == [
         ("/a/b=c.onnx", "m", "1"),
         ("x", "n", "3"),
         ("/a/plain.onnx", "plain", "1"),

@@ -408,3 +408,22 @@ def test_serving_borrows_a_rank_that_training_can_do_without() -> None:
     cluster.deployments["digits"] = deployment_pb2.Deployment(spec=spec)
     cluster.models["digits", 1] = storage_pb2.Model(name="digits", version=1, onnx_object="b3")
     assert not any(isinstance(a, RemoveTask) for a in decide(NOW, cluster))
+
+
+def test_an_ensemble_waits_for_its_models_and_carries_their_objects() -> None:
+    cluster = served(worker("w1"))
+    cluster.tasks.clear()
+    spec = cluster.deployments["digits"].spec
+    spec.before.add(model="resize", version=2)
+    spec.after.add(model="names", version=1, inputs={"scores": "probabilities"})
+    spec.options.cache_bytes = 7
+    assert not [action for action in decide(NOW, cluster) if isinstance(action, PlaceTask)]
+    for name, version in (("resize", 2), ("names", 1)):
+        model = storage_pb2.Model(name=name, version=version, onnx_object=f"b3-{name}")
+        cluster.models[name, version] = model
+    placed = only(decide(NOW, cluster), PlaceTask)
+    assert isinstance(placed, PlaceTask)
+    replica = placed.task.replica
+    assert [step.object_id for step in replica.steps] == ["b3-resize", "b3", "b3-names"]
+    assert dict(replica.steps[2].inputs) == {"scores": "probabilities"}
+    assert replica.options.cache_bytes == 7

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lepton_ai.errors import InvalidArgumentError, NotFoundError
+from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
-from lepton_scheduler.submission import check_deployment, check_job, newest
+from lepton_scheduler.submission import check_change, check_deployment, check_job, newest
 
 WORKERS = [
     node_pb2.Node(id=f"w{i}", capacity=node_pb2.Resources(cpus=2, memory_bytes=100))
@@ -87,3 +87,21 @@ def test_the_newest_version_is_meant_where_none_is_named() -> None:
         newest(models, "digits", 3, {"digits"})
     with pytest.raises(NotFoundError, match="did you mean 'digits'"):
         newest([], "digit", 0, {"digits"})
+
+
+def test_a_version_is_not_served_in_another_way_behind_peoples_backs() -> None:
+    old = deployment_pb2.DeploymentSpec(name="d", model="m", version=1)
+    new = deployment_pb2.DeploymentSpec(name="d", model="m", version=1, replicas=3)
+    assert check_change(old, new) is new
+    new.options.cache_bytes = 10
+    with pytest.raises(ConflictError, match="undeploy it first"):
+        check_change(old, new)
+    new.version = 2
+    assert check_change(old, new) is new
+
+
+def test_options_below_zero_are_refused() -> None:
+    spec = deployment_pb2.DeploymentSpec(model="m")
+    spec.options.preferred_batch_sizes.extend([4, -1])
+    with pytest.raises(InvalidArgumentError, match="preferred_batch_sizes is -1"):
+        check_deployment(spec)

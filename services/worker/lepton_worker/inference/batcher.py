@@ -19,6 +19,7 @@ from lepton_ai.errors import (
     LeptonError,
     UnavailableError,
 )
+from lepton_worker.inference.cache import AnswerCache
 from lepton_worker.inference.model import Servable
 from lepton_worker.inference.queue import Batch, Outcome, RequestQueue, Work
 from lepton_worker.inference.statistics import BatchTimes, ModelStatistics
@@ -43,11 +44,17 @@ class Lane:
         pending: Works taken and not yet answered.
         used_ns: When work came last, on the monotonic clock.
         loads: How often it was loaded again.
+        cache: Answers kept for requests that come again; None for none.
         wake: Called when work comes while it sleeps.
     """
 
     def __init__(
-        self, label: str, model: Servable, queue: RequestQueue, loadable: Any = None
+        self,
+        label: str,
+        model: Servable,
+        queue: RequestQueue,
+        loadable: Any = None,
+        cache_bytes: int = 0,
     ) -> None:
         self.label = label
         self.model: Servable | None = model
@@ -59,6 +66,7 @@ class Lane:
         self.pending = 0
         self.used_ns = time.monotonic_ns()
         self.loads = 0
+        self.cache = AnswerCache(cache_bytes) if cache_bytes else None
         self.wake: Callable[[Lane], None] = _stay_asleep
         self._drained: asyncio.Event | None = None
 

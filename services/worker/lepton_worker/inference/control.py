@@ -1,8 +1,10 @@
 """The agent's side door: commands as JSON lines on standard input, events on standard output.
 
 Commands:
-    {"op": "load", "id": 1, "name": "mnist", "version": "3", "path": "…",
+    {"op": "load", "id": 1, "name": "mnist", "version": "3", "steps": [{"path": "…"}],
      "options": {"max_batch_size": 64}}
+    {"op": "load", "id": 4, "name": "pets", "version": "1",
+     "steps": [{"path": "…"}, {"path": "…", "inputs": {"image": "resized"}}]}
     {"op": "unload", "id": 2, "name": "mnist", "version": "3"}
     {"op": "drain"}
 
@@ -28,7 +30,7 @@ from google.rpc import code_pb2
 
 from lepton_ai.errors import InternalError, InvalidArgumentError, LeptonError, status_of
 from lepton_worker.inference.options import ServingOptions
-from lepton_worker.inference.repository import ModelSource, Repository
+from lepton_worker.inference.repository import ModelSource, Repository, Step
 
 _log = logging.getLogger(__name__)
 _MAX_LINE_BYTES = 64 * 1024
@@ -117,9 +119,8 @@ class Control:
         if not isinstance(fields, dict):
             raise InvalidArgumentError("the options of a command are no JSON object")
         options = self._defaults.changed(cast("dict[str, Any]", fields))
-        path = Path(_text(command, "path"))
         name, version = _text(command, "name"), _text(command, "version")
-        return ModelSource(name, version, path, options).checked()
+        return ModelSource(name, version, _steps(command), options).checked()
 
     def _fail(self, command_id: Any, error: LeptonError) -> None:
         code = code_pb2.Code.Name(status_of(error).grpc)
@@ -134,6 +135,23 @@ def _parse(line: bytes) -> dict[str, Any]:
     if not isinstance(command, dict):
         raise InvalidArgumentError("a command is not a JSON object")
     return cast("dict[str, Any]", command)
+
+
+def _steps(command: dict[str, Any]) -> tuple[Step, ...]:
+    forms = command.get("steps")
+    if not isinstance(forms, list) or not forms:
+        raise InvalidArgumentError("the command has no steps", hint='such as [{"path": "…"}]')
+    return tuple(_step(form) for form in cast("list[Any]", forms))
+
+
+def _step(form: Any) -> Step:
+    if not isinstance(form, dict):
+        raise InvalidArgumentError("a step is no JSON object")
+    fields = cast("dict[str, Any]", form)
+    inputs: Any = fields.get("inputs", {})
+    if not isinstance(inputs, dict):
+        raise InvalidArgumentError("the inputs of a step are no JSON object")
+    return Step(Path(_text(fields, "path")), cast("dict[str, str]", inputs))
 
 
 def _text(command: dict[str, Any], name: str) -> str:

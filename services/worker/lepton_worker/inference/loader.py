@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import os
 import resource
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from lepton_ai.errors import InvalidArgumentError, LeptonError
+from lepton_worker.inference.ensemble import Ensemble
 from lepton_worker.inference.model import Model, ModelLimits, Servable
 from lepton_worker.inference.options import ServingOptions
-from lepton_worker.inference.repository import ModelSource
+from lepton_worker.inference.repository import ModelSource, Step
 from lepton_worker.inference.settings import Settings
 
 _LOADS_AT_ONCE = 2
@@ -27,21 +30,23 @@ class ModelFile:
     """A model's file, which stays open: the model can be loaded even after the file lost its name.
 
     Args:
-        source: The file and how it is served.
+        name: The model's name, for messages.
+        path: The file.
+        options: How it is served.
         limits: What the model may use.
 
     Raises:
         InvalidArgumentError: There is no such file, or it is too large.
     """
 
-    def __init__(self, source: ModelSource, limits: ModelLimits) -> None:
-        self._source = source
+    def __init__(self, name: str, path: Path, options: ServingOptions, limits: ModelLimits) -> None:
+        self._options = options
         self._limits = limits
         try:
-            self._file = source.path.open("rb")
+            self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise InvalidArgumentError(
-                f"the file of model {source.name!r} cannot be read: {error.strerror}"
+                f"the file of model {name!r} cannot be read: {error.strerror}"
             ) from error
         self._size_bytes = os.fstat(self._file.fileno()).st_size
         self.expected_bytes = self._size_bytes * _EXPECTED_GROWTH
@@ -52,28 +57,70 @@ class ModelFile:
                 hint=f"at most {limits.file_bytes} are allowed",
             )
 
-    async def load(self) -> Servable:
-        """Load it off the event loop.
-
-        Raises:
-            InvalidArgumentError: It is no model.
-        """
-        return await asyncio.to_thread(self.load_here)
-
-    def load_here(self) -> Model:
+    def load(self) -> Model:
         """Load it in this thread.
 
         Raises:
             InvalidArgumentError: It is no model.
         """
         data = os.pread(self._file.fileno(), self._size_bytes, 0)
-        model = Model(data, self._source.options, self._limits)
+        model = Model(data, self._options, self._limits)
         self.expected_bytes = model.size_bytes
         return model
 
     def close(self) -> None:
         """Let the file go."""
         self._file.close()
+
+
+class SourceFiles:
+    """The files of a source: one model, or an ensemble of several.
+
+    Args:
+        source: What is loaded.
+        limits: What each model may use.
+
+    Raises:
+        InvalidArgumentError: A file is not there, or too large.
+    """
+
+    def __init__(self, source: ModelSource, limits: ModelLimits) -> None:
+        self._inputs = [step.inputs for step in source.steps]
+        with ExitStack() as opened:
+            self._files: list[ModelFile] = []
+            for step in source.steps:
+                file = ModelFile(source.name, step.path, source.options, limits)
+                opened.callback(file.close)
+                self._files.append(file)
+            self._close = opened.pop_all().close
+
+    @property
+    def expected_bytes(self) -> int:
+        """Memory they will take when they are loaded, as far as is known."""
+        return sum(file.expected_bytes for file in self._files)
+
+    async def load(self) -> Servable:
+        """Load off the event loop.
+
+        Raises:
+            InvalidArgumentError: A file is no model, or the models do not fit together.
+        """
+        return await asyncio.to_thread(self.load_here)
+
+    def load_here(self) -> Servable:
+        """Load in this thread.
+
+        Raises:
+            InvalidArgumentError: A file is no model, or the models do not fit together.
+        """
+        models = [file.load() for file in self._files]
+        if len(models) == 1 and not self._inputs[0]:
+            return models[0]
+        return Ensemble(models, self._inputs)
+
+    def close(self) -> None:
+        """Let the files go."""
+        self._close()
 
 
 class Loader:
@@ -87,7 +134,7 @@ class Loader:
         self._settings = settings
         self._turn = asyncio.Semaphore(_LOADS_AT_ONCE)
 
-    async def try_first(self, source: ModelSource) -> ModelFile:
+    async def try_first(self, source: ModelSource) -> SourceFiles:
         """Where to load a model of unknown origin from, after it was tried in another process.
 
         Raises:
@@ -97,7 +144,7 @@ class Loader:
             await probe(source, self._settings)
         return await self.trust(source)
 
-    async def trust(self, source: ModelSource) -> ModelFile:
+    async def trust(self, source: ModelSource) -> SourceFiles:
         """Where to load a model from that whoever started the server chose.
 
         Raises:
@@ -105,7 +152,7 @@ class Loader:
         """
         settings = self._settings
         limits = ModelLimits(threads=settings.threads, file_bytes=settings.max_model_bytes)
-        return ModelFile(source, limits)
+        return SourceFiles(source, limits)
 
 
 async def probe(source: ModelSource, settings: Settings) -> None:
@@ -116,7 +163,8 @@ async def probe(source: ModelSource, settings: Settings) -> None:
     """
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", __name__),
-        *(str(source.path), str(source.options.max_batch_size), str(settings.max_model_bytes)),
+        json.dumps([(str(step.path), step.inputs) for step in source.steps]),
+        *(str(source.options.max_batch_size), str(settings.max_model_bytes)),
         *(str(settings.probe_memory_bytes), str(math.ceil(settings.probe_timeout_s))),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -142,14 +190,15 @@ async def probe(source: ModelSource, settings: Settings) -> None:
 
 def main(arguments: list[str]) -> int:
     """The child: limit itself, load, run once."""
-    path, max_batch_size, file_bytes, memory_bytes, cpu_s = arguments
+    steps, max_batch_size, file_bytes, memory_bytes, cpu_s = arguments
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     options = ServingOptions(max_batch_size=int(max_batch_size))
-    source = ModelSource("model", "1", Path(path), options)
+    parts = tuple(Step(Path(path), inputs) for path, inputs in json.loads(steps))
+    source = ModelSource("model", "1", parts, options)
     try:
-        ModelFile(source, ModelLimits(threads=1, file_bytes=int(file_bytes))).load_here()
+        SourceFiles(source, ModelLimits(threads=1, file_bytes=int(file_bytes))).load_here()
     except LeptonError as error:
         sys.stdout.write(str(error))
         return 1

@@ -260,7 +260,10 @@ def _zeros(specs: Sequence[TensorSpec], rows: int) -> list[NDArray[Any]]:
 def _texts(name: str, array: NDArray[Any]) -> NDArray[Any]:
     texts = np.empty(array.size, object)
     try:
-        texts[:] = [element.decode() for element in array.ravel()]
+        # What a model before this one gave is text already.
+        texts[:] = [
+            element if isinstance(element, str) else element.decode() for element in array.ravel()
+        ]
     except UnicodeDecodeError:
         raise InvalidArgumentError(f"input {name!r} has an element that is not UTF-8") from None
     return texts.reshape(array.shape)

@@ -7,7 +7,7 @@ import difflib
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,19 +27,31 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _UNLOAD_TIMEOUT_S = 30.0
 
 
+class Step(NamedTuple):
+    """One of the models that make a version.
+
+    Attributes:
+        path: The ONNX file.
+        inputs: Which tensor of the steps before an input takes, where names differ.
+    """
+
+    path: Path
+    inputs: Mapping[str, str] = {}
+
+
 class ModelSource(NamedTuple):
     """Where a version of a model comes from.
 
     Attributes:
         name: The model's name.
         version: Its version, in decimal.
-        path: The ONNX file.
+        steps: The model; or several that run in a row, an ensemble.
         options: How it is served.
     """
 
     name: str
     version: str
-    path: Path
+    steps: tuple[Step, ...]
     options: ServingOptions
 
     def checked(self) -> ModelSource:
@@ -241,7 +253,8 @@ def _make_lane(source: ModelSource, loadable: Loadable, model: Servable) -> Lane
         frozenset(options.preferred_batch_sizes),
         options.max_queue_delay_us * 1000,
     )
-    return Lane(f"{source.name}:{source.version}", model, queue, loadable)
+    label = f"{source.name}:{source.version}"
+    return Lane(label, model, queue, loadable, options.cache_bytes)
 
 
 def _reason(error: Exception) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from lepton_ai.errors import LeptonError, UnavailableError
 from lepton_ai.oip import Tensor
 from lepton_ai.oip.rest import Answer, InferenceRequest
-from lepton_worker.inference.batcher import Batcher
+from lepton_worker.inference.batcher import Batcher, Lane
+from lepton_worker.inference.cache import AnswerCache, content_key
 from lepton_worker.inference.queue import DEFAULT_PRIORITY, Caller, Outcome, Work
 from lepton_worker.inference.repository import ReadyModel, Repository
 from lepton_worker.inference.signature import TensorSpec
@@ -61,6 +62,12 @@ class InferenceService:
         signature = model.signature
         arrays = signature.arrange(request.inputs)
         selected = signature.select([wanted.name for wanted in request.outputs])
+        answered = partial(_finish, model, request.request_id, selected, finish)
+        if model.lane.cache is not None:
+            entry = _Entry(model.lane, model.lane.cache, content_key(arrays), now_ns)
+            if entry.answer(answered):
+                return
+            answered = partial(entry.keep, answered)
         work = Work(
             arrays=arrays,
             rows=signature.rows(arrays),
@@ -69,7 +76,7 @@ class InferenceService:
             arrived_ns=now_ns,
             deadline_ns=now_ns + request.timeout_us * 1000 if request.timeout_us else 0,
             caller=caller,
-            finish=partial(_finish, model, request.request_id, selected, finish),
+            finish=answered,
         )
         self._batcher.submit(model.lane, work)
 
@@ -156,6 +163,33 @@ def _finish(
         Tensor(specs[index].name, specs[index].datatype, outcome[index]) for index in selected
     ]
     finish(Answer(model.name, model.version, request_id, outputs))
+
+
+class _Entry(NamedTuple):
+    """One request's place in its model's cache."""
+
+    lane: Lane
+    cache: AnswerCache
+    key: bytes
+    arrived_ns: int
+
+    def answer(self, finish: Callable[[Outcome], None]) -> bool:
+        """Answer with what was kept; False when nothing was."""
+        outputs = self.cache.get(self.key)
+        if outputs is None:
+            return False
+        finish(outputs)
+        took_ns = time.monotonic_ns() - self.arrived_ns
+        self.lane.statistics.cache_hit.add(took_ns)
+        self.lane.statistics.success.add(took_ns)
+        return True
+
+    def keep(self, finish: Callable[[Outcome], None], outcome: Outcome) -> None:
+        """Keep what came of the request, then answer it."""
+        if not isinstance(outcome, LeptonError):
+            self.cache.put(self.key, outcome)
+            self.lane.statistics.cache_miss.add(time.monotonic_ns() - self.arrived_ns)
+        finish(outcome)
 
 
 def _batch_key(arrays: list[NDArray[Any]]) -> Hashable:

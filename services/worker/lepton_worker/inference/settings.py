@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lepton_ai.errors import InvalidArgumentError
 from lepton_worker.inference.options import ServingOptions, parse_value
-from lepton_worker.inference.repository import ModelSource
+from lepton_worker.inference.repository import ModelSource, Step
 
 MIB = 1024 * 1024
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -181,7 +181,7 @@ def _model(
         label, path = Path(text).stem, text
     name, _, version = label.partition(":")
     changed = defaults.changed(options.get(name, {}))
-    return ModelSource(name, version or "1", Path(path), changed).checked()
+    return ModelSource(name, version or "1", (Step(Path(path)),), changed).checked()
 
 
 def _option_help() -> str:

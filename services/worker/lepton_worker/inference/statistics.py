@@ -60,6 +60,8 @@ class ModelStatistics:
     success: Duration = field(default_factory=Duration)
     failure: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
+    cache_hit: Duration = field(default_factory=Duration)
+    cache_miss: Duration = field(default_factory=Duration)
     rows: int = 0
     batches: int = 0
     last_inference_ms: int = 0
@@ -85,6 +87,8 @@ class ModelStatistics:
                 "fail": self.failure.report(),
                 "queue": self.queue.report(),
                 **self._requests.report(),
+                "cache_hit": self.cache_hit.report(),
+                "cache_miss": self.cache_miss.report(),
             },
             "batch_stats": [
                 {"batch_size": rows, **phases.report()}
