@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench up down protos test-compose clean
+.PHONY: help demo test check format bench drill up down protos test-compose clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ format: $(INSTALLED)  ## Format the code and sort imports
 
 bench: $(INSTALLED)  ## Measure speed against peers, each pair in one run
 	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+drill: $(INSTALLED)  ## Hurt clusters of its own on purpose, and measure (an hour and a half)
+	@$(BIN)/lepton drill all
 
 up: $(INSTALLED)  ## Bring a cluster up on this machine
 	@$(BIN)/lepton up

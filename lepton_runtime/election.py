@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from lepton_runtime.state import Absent, Created, Delete, Lease, Snapshot, State, Write
+from lepton_runtime.state import Absent, Created, Delete, Lease, Remove, Snapshot, State, Write
 
 __all__ = ["Election", "Leadership"]
 
@@ -40,6 +40,7 @@ class Election:
         self._node_id = node_id
         self._ttl_s = ttl_s
         self._lease: Lease | None = None
+        self._token = 0
 
     async def campaign(self) -> Leadership:
         """Wait until this node leads."""
@@ -49,8 +50,10 @@ class Election:
                 [Absent(self._key)], [Write(self._key, self._node_id.encode(), lease)]
             )
             if won is not None:
+                self._token = won
                 return Leadership(won, lease.lost, Created(self._key, won))
-            await self._vacancy()
+            if not await self._cleared():
+                await self._vacancy()
             if lease.lost.is_set():
                 lease = self._lease = await self._state.lease(self._ttl_s)
 
@@ -59,6 +62,11 @@ class Election:
         if self._lease is not None:
             await self._lease.close()
             self._lease = None
+
+    async def _cleared(self) -> bool:
+        """Remove what is left of an earlier term of ours, which a lost lease leaves for a while."""
+        ours = Created(self._key, self._token)
+        return await self._state.commit([ours], [Remove(self._key)]) is not None
 
     async def _vacancy(self) -> None:
         async with aclosing(self._state.watch(self._key)) as changes:

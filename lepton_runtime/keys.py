@@ -18,6 +18,7 @@ __all__ = [
     "QUOTAS",
     "RETENTION",
     "REVOKED_KEYS",
+    "ROOT",
     "TASKS",
     "TASK_STATUS",
     "TENANT_KEYS",

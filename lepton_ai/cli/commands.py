@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -40,6 +40,9 @@ app.add_typer(models_app, name="models")
 app.add_typer(nodes_app, name="nodes")
 app.add_typer(keys_app, name="keys")
 app.add_typer(storage_app, name="storage")
+
+# Of a command that is a program of its own.
+_ALL_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 Name = Annotated[str, typer.Argument(help="Name of the deployment.")]
 
@@ -240,14 +243,16 @@ def predict(
         print(json.dumps(endpoint.predict(rows).tolist()))
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
+@app.command(context_settings=_ALL_ARGUMENTS, add_help_option=False)
 def serve(context: typer.Context) -> None:
     """Serve ONNX models without a cluster; 'lepton serve --help' lists its options."""
-    command = [sys.executable, "-m", "lepton_worker.inference", *context.args]
-    raise SystemExit(subprocess.run(command, check=False).returncode)
+    _become("lepton_worker.inference", context.args)
+
+
+@app.command(context_settings=_ALL_ARGUMENTS, add_help_option=False)
+def drill(context: typer.Context) -> None:
+    """Hurt a cluster of its own, check what must hold, and measure; 'lepton drill --list'."""
+    _become("lepton_runtime.drills", context.args)
 
 
 @app.command()
@@ -276,6 +281,12 @@ def keys_revoke(key_id: str) -> None:
     """Refuse a key from now on."""
     with Cluster() as cluster:
         cluster.revoke_key(key_id)
+
+
+def _become(module: str, arguments: list[str]) -> NoReturn:
+    """Run a program of ours that this package must not import."""
+    command = [sys.executable, "-m", module, *arguments]
+    raise SystemExit(subprocess.run(command, check=False).returncode)
 
 
 def _role(name: str) -> options_pb2.Role:

@@ -39,6 +39,17 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._deaths = 0
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
     async def start(self) -> None:
         """Start it, writing to the end of its log."""
         with self._log_file.open("ab") as log:
@@ -88,8 +99,13 @@ class Child:
                 await self._process.wait()
         except TimeoutError:
             _log.warning("service_killed", service=self.service.node_id)
-            self._process.kill()
-            await self._process.wait()
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End it as a power cut would."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
 
 
 async def keep_server(server: ServerProcess) -> None:

@@ -194,6 +194,23 @@ def test_one_leads_and_the_next_fences_it_off(open_state, prefix):
     run(scenario())
 
 
+def test_who_led_before_leads_again_at_once_when_its_lease_seemed_lost(open_state, prefix):
+    """As after etcd was away: the key is still there, and nobody else may have it for a while."""
+
+    async def scenario() -> None:
+        async with open_state() as state:
+            election = Election(state, prefix + "leader", "one", TTL_S)
+            before = await election.campaign()
+            before.lost.set()
+            async with asyncio.timeout(TTL_S / 2):
+                after = await election.campaign()
+            assert after.token > before.token
+            assert await state.commit([before.condition], [Write(prefix + "work", b"")]) is None
+            await election.resign()
+
+    run(scenario())
+
+
 def test_a_member_that_lost_its_lease_comes_back(open_state, job_id):
     async def scenario() -> None:
         async with open_state() as state:

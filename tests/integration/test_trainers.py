@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,6 +208,28 @@ def test_a_killed_rank_is_replaced_and_the_result_is_the_undisturbed_one(
             await asyncio.gather(first.until_told("trained"), third.until_told("trained"))
             result = await job.result(first)
             _assert_same(result, await job.result(third))
+            _assert_close(result, undisturbed)
+
+    asyncio.run(train())
+
+
+def test_a_rank_that_hangs_is_passed_over_and_catches_up(
+    tmp_path: Path, undisturbed: Result
+) -> None:
+    async def train() -> None:
+        async with running(tmp_path) as job:
+            _, lighthouse = await job.lighthouse()
+            first, second = await job.ranks(lighthouse)
+            await first.until(_together)
+            os.kill(second.child.pid, signal.SIGSTOP)
+            async with asyncio.timeout(10):
+                await first.until(lambda e: e["event"] == "progress" and e["participants"] == 1)
+            seen = len(first.events)
+            os.kill(second.child.pid, signal.SIGCONT)
+            await first.until(lambda e: e in first.events[seen:] and _together(e))
+            await asyncio.gather(first.until_told("trained"), second.until_told("trained"))
+            result = await job.result(first)
+            _assert_same(result, await job.result(second))
             _assert_close(result, undisturbed)
 
     asyncio.run(train())

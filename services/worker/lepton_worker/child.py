@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -46,7 +46,7 @@ class Child:
         except (BrokenPipeError, ConnectionResetError):
             _log.info("child has ended", pid=self.pid)
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncGenerator[dict[str, Any]]:
         """What it tells, until it ends."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:

@@ -9,18 +9,23 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+import torch
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
-from torchft import Manager, ProcessGroupGloo
+from torchft import Manager, ProcessGroupGloo, ProcessGroupNCCL
 
 from lepton_ai.errors import UnavailableError
 from lepton_ai.learn.batches import rank_rows
+from lepton_ai.learn.trainer import training_device
 from lepton_worker.weights import WeightsTransport
 from lepton_worker.work import RankWork
 
-__all__ = ["Part", "Quorum"]
+__all__ = ["Part", "Quorum", "group_type", "patience_s"]
 
 _log = logging.getLogger("lepton.quorum")
-_COLLECTIVE_S = 10
+# How long a rank that lives but says nothing is waited for; a dead one is noticed at once.
+_PATIENCE_S = 5.0
+_MOST_PATIENCE_S = 60.0
+_CALL_S = 10
 # Longer than the lighthouse waits for a rank that is late.
 _QUORUM_S = 10
 _CONNECT_S = 2
@@ -32,6 +37,19 @@ _RETRY_S = 0.2
 _FAILURES = (RuntimeError, TimeoutError)
 
 State = dict[str, Any]
+
+
+def group_type(device: torch.device) -> type[ProcessGroupGloo | ProcessGroupNCCL]:
+    """What carries gradients between ranks that compute on such a device."""
+    return ProcessGroupNCCL if device.type == "cuda" else ProcessGroupGloo
+
+
+def patience_s(failed: int) -> float:
+    """How long a collective may take after so many steps that failed, one after the other.
+
+    Twice as long each time: ranks that are slow rather than hung get there in the end.
+    """
+    return min(_PATIENCE_S * 2**failed, _MOST_PATIENCE_S)
 
 
 class Part(NamedTuple):
@@ -81,6 +99,8 @@ class Quorum:
         self._caller: ThreadPoolExecutor
         self._settling: Future[Part]
         self._part = Part(0, None, 0)
+        self._group: ProcessGroupGloo | ProcessGroupNCCL
+        self._failed = 0
         self.manager = self._managed(step)
 
     def move_lighthouse(self, address: str) -> None:
@@ -92,6 +112,7 @@ class Quorum:
 
     def begin_step(self) -> None:
         """Begin to agree with the others on who takes part in the next step."""
+        self._group.set_timeout(timedelta(seconds=patience_s(self._failed)))
         self._settling = self._caller.submit(self._settle, self.manager)
 
     @property
@@ -117,11 +138,13 @@ class Quorum:
     def agree(self) -> bool:
         """Whether the step counts: all who took part have its gradients."""
         try:
-            return self.manager.should_commit()
+            agreed = self.manager.should_commit()
         except _FAILURES as error:
             # Where the others went on without us, the next quorum brings their state.
             _log.warning("step not agreed on: %s", error)
-            return False
+            agreed = False
+        self._failed = 0 if agreed else self._failed + 1
+        return agreed
 
     def end(self) -> None:
         """Leave the quorum."""
@@ -162,13 +185,14 @@ class Quorum:
         # would find addresses of the past under their numbers.
         self._store = TCPStore(work.bind, 0, is_master=True, wait_for_workers=False)
         self._caller = ThreadPoolExecutor(1, "quorum")
+        self._group = group_type(training_device())(timedelta(seconds=patience_s(self._failed)))
         manager = Manager(
-            pg=ProcessGroupGloo(timeout=timedelta(seconds=_COLLECTIVE_S)),
+            pg=self._group,
             load_state_dict=self._load,
             state_dict=self._state,
             min_replica_size=work.min_ranks,
             use_async_quorum=True,
-            timeout=timedelta(seconds=_COLLECTIVE_S),
+            timeout=timedelta(seconds=_CALL_S),
             quorum_timeout=timedelta(seconds=_QUORUM_S),
             connect_timeout=timedelta(seconds=_CONNECT_S),
             rank=0,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
+from lepton_runtime.cancellation import end
 from lepton_worker.child import Child, start_child
 
 __all__ = ["Trainers"]
@@ -23,13 +24,19 @@ class Trainers:
 
     def __init__(self) -> None:
         self._spare: Child | None = None
+        self._warming: asyncio.Task[None] | None = None
         self._training = 0
         self._ended = asyncio.Event()
 
     @property
     def spare(self) -> int:
-        """How many are ready, or about to be."""
-        return int(self._spare is not None and self._spare.is_alive)
+        """How many are ready."""
+        warm = self._warming is not None and self._warming.done()
+        return int(self._is_there and warm)
+
+    @property
+    def _is_there(self) -> bool:
+        return self._spare is not None and self._spare.is_alive
 
     @asynccontextmanager
     async def one(self) -> AsyncGenerator[Child]:
@@ -47,17 +54,34 @@ class Trainers:
         """Keep one ready until cancelled."""
         try:
             while True:
-                if not self._training and not self.spare:
+                if not self._training and not self._is_there:
                     self._spare = await _start()
+                    self._warming = asyncio.create_task(_told(self._spare), name="warming")
                 await self._ended.wait()
                 self._ended.clear()
         finally:
-            if self._spare is not None:
-                await self._spare.kill()
+            spare = await self._given_up()
+            if spare is not None:
+                await spare.kill()
 
     async def _take(self) -> Child:
-        child, self._spare = self._spare, None
+        child = await self._given_up()
         return child if child is not None and child.is_alive else await _start()
+
+    async def _given_up(self) -> Child | None:
+        """The spare one, of which nobody here hears any more."""
+        child, self._spare = self._spare, None
+        warming, self._warming = self._warming, None
+        if warming is not None:
+            await end(warming)
+        return child
+
+
+async def _told(child: Child) -> None:
+    """Wait for a child's first word: a trainer says that it is warm."""
+    async with aclosing(child.events()) as events:
+        async for _ in events:
+            return
 
 
 async def _start() -> Child:
