@@ -23,6 +23,8 @@ from lepton_ai.errors import UnavailableError
 from lepton_ai.rpc import TlsFiles
 from lepton_runtime.bus import EVENTS, JOBS, Message
 from lepton_runtime.cancellation import raise_if_cancelled
+from lepton_runtime.nats_queues import NatsQueues
+from lepton_runtime.queues import Queues
 
 __all__ = ["NatsBus"]
 
@@ -61,6 +63,11 @@ class NatsBus:
         self._client = client
         self._stream: JetStreamContext = client.jetstream(timeout=_DEADLINE_S)
         self._closed = asyncio.Event()
+
+    @property
+    def queues(self) -> Queues:
+        """Work queues and ledgers over the same connection."""
+        return NatsQueues(self._client)
 
     @classmethod
     async def connect(cls, servers: Sequence[str], tls: TlsFiles | None = None) -> NatsBus:

@@ -25,6 +25,7 @@ from lepton_runtime.etcd import EtcdState
 from lepton_runtime.membership import Membership, join
 from lepton_runtime.nats import NatsBus
 from lepton_runtime.processes import die_with_parent
+from lepton_runtime.queues import Queues
 from lepton_runtime.server import GrpcServer, Servicer
 from lepton_runtime.settings import RuntimeSettings
 from lepton_runtime.state import State
@@ -44,6 +45,7 @@ class Runtime:
     settings: RuntimeSettings
     state: State
     bus: Bus
+    queues: Queues
     clock: Clock
     verifier: TokenVerifier
     stopping: asyncio.Event
@@ -131,6 +133,7 @@ async def _run(
         settings=settings,
         state=state,
         bus=bus,
+        queues=bus.queues,
         clock=SystemClock(),
         verifier=TokenVerifier(settings.jwks),
         stopping=stopping,

@@ -235,12 +235,22 @@ def predict(
             "- for stdin), or an image, which is scaled to what the model takes."
         ),
     ],
+    queued: Annotated[
+        bool, typer.Option("--queued", help="Wait in the cluster's queue for a turn.")
+    ] = False,
+    timeout_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for answers.")] = 60.0,
 ) -> None:
     """Ask a deployed model, and print its answers as a JSON array."""
     with Cluster() as cluster:
         endpoint = cluster.endpoint(name)
         rows = read_rows(data, endpoint.row_shape)
-        print(json.dumps(endpoint.predict(rows).tolist()))
+        if queued:
+            request = endpoint.submit(rows)
+            typer.echo(f"request {request.id}", err=True)
+            answers = request.result(timeout_s=timeout_s)
+        else:
+            answers = endpoint.predict(rows, timeout_s=timeout_s)
+        print(json.dumps(answers.tolist()))
 
 
 @app.command(context_settings=_ALL_ARGUMENTS, add_help_option=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from lepton_ai.cluster.endpoint import AsyncEndpoint
 from lepton_ai.cluster.inference import InferenceClient
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.cluster.progress import TrainingBar, TransferBar
+from lepton_ai.cluster.queued import AsyncQueuedRequest
 from lepton_ai.cluster.serving import ensemble_step, serving_options
 from lepton_ai.cluster.storage import AsyncStorage
 from lepton_ai.cluster.workers import AsyncWorkers
@@ -413,6 +415,27 @@ class AsyncCluster:
     def endpoint(self, name: str) -> AsyncEndpoint:
         """Where a deployment answers."""
         return AsyncEndpoint(check_name("deployment", name), self._inference)
+
+    def queued(self, request_id: str) -> AsyncQueuedRequest:
+        """A request that was submitted before, by its id.
+
+        Raises:
+            InvalidArgumentError: That is no id of a request.
+        """
+        if not re.fullmatch(r"[0-9a-f]{32}", request_id):
+            raise InvalidArgumentError(
+                f"{request_id!r} is no id of a request", hint="it is 32 hexadecimal digits"
+            )
+        return AsyncQueuedRequest(request_id, self._http)
+
+    async def webhook_secret(self) -> str:
+        """What webhooks of this key's tenant are signed with; see `lepton_ai.webhooks.verify`.
+
+        Raises:
+            PermissionDeniedError: The key is no developer's.
+        """
+        answer = await self._http.request("GET", "/v2/requests/webhook-secret", timeout_s=_CALL_S)
+        return json.loads(answer.body)["secret"]
 
     async def deployment(self, name: str) -> deployment_pb2.Deployment:
         """How a deployment stands.

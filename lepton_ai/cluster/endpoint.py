@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -11,7 +12,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from lepton_ai.cluster.inference import InferenceClient
+from lepton_ai.cluster.inference import InferenceClient, encoded
+from lepton_ai.cluster.queued import AsyncQueuedRequest
 from lepton_ai.cluster.retrying import retried
 from lepton_ai.errors import (
     DataError,
@@ -86,6 +88,54 @@ class AsyncEndpoint:
                 f"{self.name!r} did not answer within {timeout_s:g} s",
                 hint="give fewer rows or more time, or deploy more replicas",
             ) from None
+
+    async def submit(
+        self,
+        x: Any,
+        *,
+        webhook: str = "",
+        idempotency_key: str = "",
+        timeout_s: float = _TIMEOUT_S,
+    ) -> AsyncQueuedRequest:
+        """Put raw input into the cluster's queue, without waiting for what the model makes of it.
+
+        It is answered once, whatever dies meanwhile.
+
+        Args:
+            x: Rows, as for `predict`, but no more than the model takes in one request.
+            webhook: URL that the outcome is posted to, signed: see `lepton_ai.webhooks`.
+            idempotency_key: Submitting again with the same key is the same request.
+            timeout_s: For handing it in, in seconds.
+
+        Raises:
+            DataError: There are no rows, too many, or they cannot be made the model's input type.
+            InvalidArgumentError: It is too large for the queue, or the webhook is no URL.
+            NotFoundError: Nothing of this name is deployed.
+            ConflictError: The idempotency key was used for another request.
+            ResourceExhaustedError: The queue is full.
+        """
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        form = await self._form(deadline_s)
+        tensor = as_tensor(form.name, form.datatype, form.shape, x)
+        if form.most_rows and len(tensor.array) > form.most_rows:
+            raise DataError(
+                f"{len(tensor.array)} rows are too many for one request",
+                hint=f"submit at most {form.most_rows} at once",
+            )
+        # The same key however often it has to be sent, so that it is taken once.
+        more = {"idempotency-key": idempotency_key or uuid.uuid4().hex}
+        if webhook:
+            more["lepton-webhook"] = webhook
+        body, headers = encoded(tensor)
+
+        async def hand_in(left_s: float) -> bytearray:
+            answer = await self._client.http.request(
+                "POST", f"{self._path}/infer-async", body, headers=headers | more, timeout_s=left_s
+            )
+            return answer.body
+
+        taken = orjson.loads(await retried(hand_in, deadline_s))
+        return AsyncQueuedRequest(taken["id"], self._client.http)
 
     async def row_shape(self, *, timeout_s: float = _TIMEOUT_S) -> tuple[int, ...]:
         """Shape of one row of raw input.

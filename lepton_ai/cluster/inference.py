@@ -47,7 +47,7 @@ class InferenceClient:
         return await self._by_rest(model, tensor, timeout_s)
 
     async def _by_rest(self, model: str, tensor: Tensor, timeout_s: float) -> Tensor:
-        body, headers = encoded(tensor, timeout_s)
+        body, headers = encoded(tensor, timeout=int(timeout_s * 1e6))
         path = f"/v2/models/{quote(model, safe='')}/infer"
         answer = await self.http.request("POST", path, body, headers=headers, timeout_s=timeout_s)
         length = answer.headers.get(JSON_LENGTH_HEADER)
@@ -64,13 +64,13 @@ class InferenceClient:
             raise
 
 
-def encoded(tensor: Tensor, timeout_s: float) -> tuple[bytes, dict[str, str]]:
+def encoded(tensor: Tensor, **parameters: int) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a request in binary REST.
 
     Args:
         tensor: The model's input.
-        timeout_s: What the server may take, in seconds.
+        parameters: Of the request, such as its ``timeout`` in microseconds.
     """
-    body, json_length = encode_request([tensor], parameters={"timeout": int(timeout_s * 1e6)})
+    body, json_length = encode_request([tensor], parameters=parameters)
     kind = "application/octet-stream"
     return body, {JSON_LENGTH_HEADER: str(json_length), "content-type": kind}

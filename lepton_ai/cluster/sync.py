@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lepton_ai.cluster.arrays import Splits
 from lepton_ai.cluster.client import AsyncCluster
 from lepton_ai.cluster.endpoint import AsyncEndpoint
+from lepton_ai.cluster.queued import AsyncQueuedRequest
 from lepton_ai.cluster.storage import AsyncStorage
 from lepton_ai.cluster.workers import AsyncWorkers
 from lepton_ai.learn.remote import FitRequest, FitResult
@@ -82,6 +83,36 @@ class Endpoint:
     def predict(self, x: Any, *, timeout_s: float = 60.0) -> NDArray[Any]:
         """What the model makes of raw input, however many rows; see `AsyncEndpoint.predict`."""
         return self._loop.run(self._inner.predict(x, timeout_s=timeout_s))
+
+    def submit(
+        self, x: Any, *, webhook: str = "", idempotency_key: str = "", timeout_s: float = 60.0
+    ) -> QueuedRequest:
+        """Put raw input into the cluster's queue; see `AsyncEndpoint.submit`."""
+        submission = self._inner.submit(
+            x, webhook=webhook, idempotency_key=idempotency_key, timeout_s=timeout_s
+        )
+        return QueuedRequest(self._loop.run(submission), self._loop)
+
+
+class QueuedRequest:
+    """A request that was taken. Made by `Endpoint.submit` and `Cluster.queued`."""
+
+    def __init__(self, inner: AsyncQueuedRequest, loop: _Loop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    @property
+    def id(self) -> str:
+        """By which whoever has a key of the same tenant finds it."""
+        return self._inner.id
+
+    def result(self, *, timeout_s: float = 60.0) -> NDArray[Any]:
+        """The model's first output, once it is there; see `AsyncQueuedRequest.result`."""
+        return self._loop.run(self._inner.result(timeout_s=timeout_s))
+
+    def status(self) -> dict[str, Any]:
+        """How it stands: ``status`` is "queued", "succeeded" or "failed"."""
+        return self._loop.run(self._inner.status())
 
 
 class Workers:
@@ -325,6 +356,14 @@ class Cluster:
     def endpoint(self, name: str) -> Endpoint:
         """Where a deployment answers."""
         return Endpoint(self._inner.endpoint(name), self._loop)
+
+    def queued(self, request_id: str) -> QueuedRequest:
+        """A request that was submitted before, by its id."""
+        return QueuedRequest(self._inner.queued(request_id), self._loop)
+
+    def webhook_secret(self) -> str:
+        """What webhooks of this key's tenant are signed with; see `lepton_ai.webhooks.verify`."""
+        return self._loop.run(self._inner.webhook_secret())
 
     def deployment(self, name: str) -> deployment_pb2.Deployment:
         """How a deployment stands."""

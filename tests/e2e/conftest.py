@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,14 +96,20 @@ class RunningCluster:
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    home = tmp_path_factory.mktemp("cluster")
+@contextmanager
+def running_cluster(home: Path) -> Iterator[RunningCluster]:
+    """A cluster in the folder `home`; nothing of it is left afterwards."""
     with local.attached(local.LocalOptions(home, 0, workers=2, storage=2), lambda step: None):
         profile = Profile.read(home)
         with Cluster(profile.address, profile.api_key) as client:
             yield RunningCluster(home, profile, client)
     assert processes_of(home) == {}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ import jwt
 import numpy as np
 import onnx
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
@@ -43,10 +44,13 @@ from lepton_ai.proto.v1 import (
 from lepton_gateway.envoy.clusters import Tls
 from lepton_gateway.envoy.limits import Limits
 from lepton_gateway.gateway import Place, running_gateway
+from lepton_gateway.queued.service import QueueingLimits, opened_queue
 from lepton_runtime import keys
+from lepton_runtime.auth import TokenVerifier
 from lepton_runtime.certificates import Authority
 from lepton_runtime.clock import SystemClock
 from lepton_runtime.memory import MemoryState
+from lepton_runtime.memory_queues import MemoryQueues
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_runtime.state import Remove, Write
 
@@ -63,7 +67,13 @@ class Keys:
         self._private = Ed25519PrivateKey.generate()
         public = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(self._private.public_key()))
         self.jwks = folder / "jwks.json"
-        self.jwks.write_text(json.dumps({"keys": [public | {"alg": "EdDSA", "kid": "cluster"}]}))
+        self.jwks.write_text(json.dumps({"keys": [public | {"alg": "EdDSA", "kid": "lepton-1"}]}))
+        self.verifier = TokenVerifier(self.jwks.read_text())
+        self.signing_key = self._private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
 
     def token(self, **claims: Any) -> str:
         usual = {
@@ -74,7 +84,7 @@ class Keys:
             "jti": "key-1",
             "exp": int(time.time()) + 600,
         }
-        return jwt.encode(usual | claims, self._private, "EdDSA", {"kid": "cluster"})
+        return jwt.encode(usual | claims, self._private, "EdDSA", {"kid": "lepton-1"})
 
 
 class Schedulers(scheduler_pb2_grpc.SchedulerServiceServicer):
@@ -165,6 +175,7 @@ class Cluster:
         self.keys = Keys(folder)
         self._tls = tls
         self.schedulers = Schedulers()
+        self.queues = MemoryQueues()
         self.port = _free_port()
         self._folder = folder
         self._state = MemoryState()
@@ -205,7 +216,12 @@ class Cluster:
             tls=self._tls,
             concurrency=1,
         )
-        async with running_gateway(self._state, SystemClock(), place, LIMITS, "0.1.0"):
+        queueing = await opened_queue(
+            self.queues, self.keys.verifier, self.keys.signing_key, QueueingLimits(wait_s=60.0)
+        )
+        async with running_gateway(
+            self._state, SystemClock(), place, LIMITS, queueing, version="0.1.0"
+        ):
             self._ready.set()
             await self.stopping.wait()
         await server.stop(None)

@@ -9,6 +9,7 @@ import structlog
 from lepton_ai.proto.v1 import gateway_pb2, gateway_pb2_grpc, node_pb2
 from lepton_gateway.envoy.clusters import Tls
 from lepton_gateway.gateway import Place, running_gateway
+from lepton_gateway.queued.service import opened_queue
 from lepton_gateway.servicer import GatewayServicer
 from lepton_gateway.settings import GatewaySettings
 from lepton_runtime.auth import TokenSigner
@@ -31,8 +32,13 @@ async def main(settings: GatewaySettings, runtime: Runtime) -> None:
     # Only Envoy talks to it, and never over a network: no TLS.
     server = GrpcServer([Servicer(servicer, add, service)], runtime.verifier, None)
     place = _place(settings, await server.start(_LOOPBACK, 0))
+    queueing = await opened_queue(
+        runtime.queues, runtime.verifier, settings.signing_key, settings.queueing
+    )
     try:
-        async with running_gateway(runtime.state, runtime.clock, place, settings.limits, release):
+        async with running_gateway(
+            runtime.state, runtime.clock, place, settings.limits, queueing, version=release
+        ):
             await _be_member(settings, runtime)
     finally:
         await server.drain(_GRACE_S)

@@ -24,8 +24,10 @@ from lepton_gateway.envoy.process import Envoy
 from lepton_gateway.mirror import Mirror
 from lepton_gateway.openapi import openapi_document
 from lepton_gateway.pages import PageServer
+from lepton_gateway.queued.service import Queueing
 from lepton_gateway.routing import Routing
 from lepton_runtime import keys
+from lepton_runtime.cancellation import end
 from lepton_runtime.clock import Clock
 from lepton_runtime.relay import Relay
 from lepton_runtime.state import State
@@ -91,7 +93,13 @@ class Place:
 
 @asynccontextmanager
 async def running_gateway(
-    state: State, clock: Clock, place: Place, limits: Limits, version: str
+    state: State,
+    clock: Clock,
+    place: Place,
+    limits: Limits,
+    queueing: Queueing,
+    *,
+    version: str,
 ) -> AsyncGenerator[None]:
     """A gateway that takes requests inside the block, and is drained and gone after it.
 
@@ -100,6 +108,7 @@ async def running_gateway(
         clock: Time.
         place: Where it listens and what it uses.
         limits: What it refuses.
+        queueing: Requests that wait.
         version: Of this software.
 
     Raises:
@@ -111,7 +120,8 @@ async def running_gateway(
     folder.mkdir(parents=True, exist_ok=True)
     documents = DocumentFolder(folder)
     routing = Routing(mirror, clock, documents, limits, place.tls)
-    pages = PageServer(App(lambda: routing.table, openapi_document(version), version))
+    app = App(lambda: routing.table, openapi_document(version), version)
+    pages = PageServer(queueing.api(app, lambda: routing.table, clock))
     # The path of a Unix socket may be no longer than about a hundred bytes.
     with tempfile.TemporaryDirectory(prefix="lepton-") as short:
         sockets = Path(short)
@@ -132,7 +142,16 @@ async def running_gateway(
             carrying = tasks.create_task(envoy.run())
             try:
                 await envoy.wait_ready()
+                dispatching = tasks.create_task(
+                    queueing.run(
+                        f"unix:{sockets / _RELAY_SOCKET}",
+                        limits.inference_timeout_s + _GRACE_S,
+                        lambda: routing.table,
+                        clock,
+                    )
+                )
                 yield
+                await end(dispatching)
                 await envoy.drain(place.drain_timeout_s)
             finally:
                 pages.should_exit = True

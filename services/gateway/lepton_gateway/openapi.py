@@ -38,6 +38,15 @@ _INFERENCE_PATHS: tuple[tuple[str, str, str], ...] = (
     ("/v2/models/{model}", "get", "Inputs and outputs of a model."),
     ("/v2/models/{model}/ready", "get", "Whether a model answers."),
     ("/v2/models/{model}/infer", "post", "Runs a model (Open Inference Protocol v2)."),
+    (
+        "/v2/models/{model}/infer-async",
+        "post",
+        "Puts a request into the queue: headers Idempotency-Key and Lepton-Webhook are heeded.",
+    ),
+    ("/v2/requests/{id}", "get", "How a queued request stands."),
+    ("/v2/requests/{id}/result", "get", "The answer; waits for it for `wait_s` seconds (query)."),
+    ("/v2/requests/{id}/events", "get", "What becomes of it, as server-sent events."),
+    ("/v2/requests/webhook-secret", "get", "What the tenant's webhooks are signed with."),
     ("/v2/repository/index", "post", "Deployed models, their versions and states."),
 )
 
@@ -131,7 +140,8 @@ def _body_schema(method: MethodDescriptor, body: str) -> dict[str, Any]:
 
 
 def _inference_operation(path: str, summary: str) -> dict[str, Any]:
-    parameters = [_parameter("model", {"type": "string"}, "path")] if "{model}" in path else []
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    parameters = [_parameter(name, {"type": "string"}, "path") for name in names]
     return {
         "tags": ["Inference"],
         "description": summary,

@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 import uvicorn
 
-from lepton_gateway.app import App
+from lepton_gateway.queued.api import QueuedApi
 
 __all__ = ["PageServer"]
 
@@ -20,7 +20,7 @@ class PageServer(uvicorn.Server):
         app: What to serve.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: QueuedApi) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from lepton_gateway.envoy.limits import Limits
+from lepton_gateway.queued.service import QueueingLimits
 from lepton_runtime.settings import RuntimeSettings
 
 __all__ = ["GatewaySettings"]
@@ -31,6 +32,27 @@ class GatewaySettings(RuntimeSettings):
     inference_timeout_s: float = Field(
         60.0, gt=0, description="Longest an inference request may take, tries included."
     )
+
+    queued_requests: int = Field(10_000, ge=1, description="Queued requests that wait at once.")
+    queue_bytes: int = Field(
+        1024 * 1024 * 1024, ge=1024 * 1024, description="Size of all queued requests together."
+    )
+    queue_wait_s: float = Field(
+        3600.0, ge=1, description="Longest a queued request waits; its answer is kept as long."
+    )
+    webhooks_private: bool = Field(
+        False, description="Whether webhooks may go to loopback and private addresses."
+    )
+
+    @property
+    def queueing(self) -> QueueingLimits:
+        """Bounds on what waits."""
+        return QueueingLimits(
+            requests=self.queued_requests,
+            size_bytes=self.queue_bytes,
+            wait_s=self.queue_wait_s,
+            private_webhooks=self.webhooks_private,
+        )
 
     @property
     def limits(self) -> Limits:

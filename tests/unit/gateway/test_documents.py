@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ def target(path: str, **headers: str) -> str:
         separated = match.get("path_separated_prefix")
         if separated and path != separated and not path.startswith(f"{separated}/"):
             continue
+        pattern = match.get("safe_regex", {"regex": ".*"})["regex"]
+        if not re.fullmatch(pattern, path):
+            continue
         wanted = all(_fits(one, headers.get(one["name"])) for one in match.get("headers", ()))
         if match.get("path", path) == path and path.startswith(match.get("prefix", "/")) and wanted:
             return route["route"]["cluster"]
@@ -63,6 +67,10 @@ def _fits(wanted: dict[str, Any], value: str | None) -> bool:
         ("/v2/models/mnist", "deployment/mnist"),
         ("/v2/models/mnist/infer", "deployment/mnist"),
         ("/v2/models/mnist/versions/3/infer", "deployment/mnist"),
+        ("/v2/models/mnist/infer-async", "app"),
+        ("/v2/models/mnist/versions/3/infer-async", "app"),
+        ("/v2/models/mnist:infer-async", "app"),
+        ("/v2/requests/abc/events", "app"),
         ("/v2/models/mnist-2/infer", "app"),
         ("/v2/models/asleep/infer", "app"),
         ("/v2/models", "app"),

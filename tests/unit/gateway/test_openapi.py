@@ -59,3 +59,5 @@ def test_fields_have_the_types_of_protobufs_json(document: dict[str, Any]) -> No
 
 def test_inference_is_described_too(document: dict[str, Any]) -> None:
     assert "post" in document["paths"]["/v2/models/{model}/infer"]
+    result = document["paths"]["/v2/requests/{id}/result"]["get"]
+    assert [one["name"] for one in result["parameters"]] == ["id"]

@@ -19,6 +19,7 @@ from lepton_gateway.envoy.names import (
     duration,
     typed,
 )
+from lepton_gateway.queued.api import SUBMIT_PATH
 from lepton_gateway.table import RouteTable
 from lepton_runtime.relay import relayed_matches
 
@@ -26,6 +27,7 @@ __all__ = ["route_configuration"]
 
 _OIP_GRPC = "/inference.GRPCInferenceService/"
 _HEALTH_GRPC = "/grpc.health.v1.Health/"
+_REQUESTS = "/v2/requests/"
 _SERVICES = {
     "SchedulerService": SCHEDULER_CLUSTER,
     "StorageService": STORAGE_CLUSTER,
@@ -67,6 +69,8 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
     answering = [found.name for found in table.deployments if found.replicas]
     routes = [
         *(_route(match, _streaming_action(RELAY_CLUSTER)) for match in relayed_matches()),
+        _submission_route(),
+        _route({"prefix": _REQUESTS}, _streaming_action(APP_CLUSTER)),
         *(_rest_route(name, limits) for name in answering),
         *(_grpc_route(name, limits) for name in answering),
         *(_bridged_app_route(prefix) for prefix in (_OIP_GRPC, _HEALTH_GRPC)),
@@ -87,6 +91,13 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _submission_route() -> dict[str, Any]:
+    """To the gateway's app, which puts it into the queue."""
+    action = {"cluster": APP_CLUSTER}
+    match = {"safe_regex": {"regex": SUBMIT_PATH}}
+    return _route(match, action, typed_per_filter_config=INFERENCE)
 
 
 def _rest_route(name: str, limits: Limits) -> dict[str, Any]:
