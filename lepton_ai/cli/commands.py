@@ -171,6 +171,7 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
     name: Annotated[str, typer.Option(help="Of the deployment; default: the model's.")] = "",
     version: Annotated[int, typer.Option(help="0: the newest.")] = 0,
     replicas: Annotated[int, typer.Option(min=1)] = 1,
+    variant: Annotated[str, typer.Option(help="Published with it, such as int8.")] = "",
     before: Annotated[
         list[str] | None, typer.Option(help="Model that runs before it on the same node.")
     ] = None,
@@ -187,6 +188,7 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
             name=name,
             version=version,
             replicas=replicas,
+            variant=variant,
             before=before or (),
             after=after or (),
             options=parse_options(settings or ()),

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from numpy.typing import NDArray
+
 from lepton_ai.cluster.arrays import Splits, columns_of, content_name
 from lepton_ai.cluster.endpoint import AsyncEndpoint
 from lepton_ai.cluster.inference import InferenceClient
@@ -328,17 +330,35 @@ class AsyncCluster:
             async for answer in self._scheduler.StreamLogs(request):
                 yield answer.line
 
-    async def publish(self, model: Model, name: str) -> storage_pb2.Model:
+    async def publish(
+        self,
+        model: Model,
+        name: str,
+        *,
+        variants: Sequence[str] = (),
+        sample: NDArray[Any] | None = None,
+    ) -> storage_pb2.Model:
         """Store a trained model as the next version of `name`.
+
+        Args:
+            model: What to publish.
+            name: Of the published model.
+            variants: Forms of it to publish beside it, ``"int8"`` or ``"fp16"``; a deployment
+                chooses one.
+            sample: Rows like those it will be asked for. Each variant has to agree with the model
+                on 99 of 100.
 
         Raises:
             NotFittedError: It has no weights.
+            InvalidArgumentError: A variant does not exist or does not agree; nothing is published.
         """
         check_name("model", name)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             await asyncio.to_thread(model.export_onnx, path)
-            onnx = await self._objects.put_file(path)
+            content = await asyncio.to_thread(path.read_bytes)
+        made = [await self._store_variant(content, kind, sample) for kind in variants]
+        onnx = await self._objects.put_bytes(content)
         weights = await self._objects.put_bytes(model.to_bytes())
         form = storage_pb2.Model(
             name=name,
@@ -346,10 +366,24 @@ class AsyncCluster:
             weights_object=weights.id,
             model_config=json.dumps(model.to_config()),
             libraries=library_versions(),
+            variants=made,
         )
         async with translated_errors():
             request = storage_pb2.PublishModelRequest(model=form)
             return (await self._storage.PublishModel(request, timeout=_CALL_S)).model
+
+    async def _store_variant(
+        self, content: bytes, kind: str, sample: NDArray[Any] | None
+    ) -> storage_pb2.ModelVariant:
+        from lepton_ai.learn.onnx_variants import make_variant
+
+        if sample is None:
+            raise InvalidArgumentError("variants need a sample", hint="give a hundred rows or more")
+        variant = await asyncio.to_thread(make_variant, content, kind, sample)
+        stored = await self._objects.put_bytes(variant.content)
+        return storage_pb2.ModelVariant(
+            kind=kind, onnx_object=stored.id, agreement=variant.agreement
+        )
 
     async def deploy(
         self,
@@ -358,6 +392,7 @@ class AsyncCluster:
         name: str = "",
         version: int = 0,
         replicas: int = 1,
+        variant: str = "",
         before: Sequence[str] = (),
         after: Sequence[str] = (),
         options: Mapping[str, int | Sequence[int]] | None = None,
@@ -371,6 +406,7 @@ class AsyncCluster:
             name: Of the endpoint; by default the model's name, or its kind, such as "cnn".
             version: A published version; 0 for the newest.
             replicas: Copies, each on a worker of its own.
+            variant: Serve this variant, published with the model, such as ``"int8"``.
             before: Published models that prepare its inputs, in order, on the same node:
                 ``"name"`` or ``"name:3"``. Each takes what the one before gave, by name, or where
                 there is one tensor only.
@@ -392,6 +428,7 @@ class AsyncCluster:
         spec = deployment_pb2.DeploymentSpec(
             name=name or model, model=model, version=version, alias=alias, replicas=replicas
         )
+        spec.variant = variant
         spec.before.extend(ensemble_step(text) for text in before)
         spec.after.extend(ensemble_step(text) for text in after)
         if options:

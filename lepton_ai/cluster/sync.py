@@ -318,9 +318,16 @@ class Cluster:
         """What a job's ranks printed; with `follow`, until it ends."""
         return self._loop.iterate(self._inner.logs(job_id, follow=follow))
 
-    def publish(self, model: Model, name: str) -> storage_pb2.Model:
-        """Store a trained model as the next version of `name`."""
-        return self._loop.run(self._inner.publish(model, name))
+    def publish(
+        self,
+        model: Model,
+        name: str,
+        *,
+        variants: Sequence[str] = (),
+        sample: NDArray[Any] | None = None,
+    ) -> storage_pb2.Model:
+        """Store a trained model as the next version of `name`, with variants that agree with it."""
+        return self._loop.run(self._inner.publish(model, name, variants=variants, sample=sample))
 
     def deploy(
         self,
@@ -329,6 +336,7 @@ class Cluster:
         name: str = "",
         version: int = 0,
         replicas: int = 1,
+        variant: str = "",
         before: Sequence[str] = (),
         after: Sequence[str] = (),
         options: Mapping[str, int | Sequence[int]] | None = None,
@@ -341,6 +349,7 @@ class Cluster:
                 name=name,
                 version=version,
                 replicas=replicas,
+                variant=variant,
                 before=before,
                 after=after,
                 options=options,

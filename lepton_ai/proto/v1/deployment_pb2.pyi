@@ -56,7 +56,7 @@ class EnsembleStep(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DeploymentSpec(_message.Message):
-    __slots__ = ("name", "model", "version", "replicas", "alias", "resources", "options", "before", "after", "inputs")
+    __slots__ = ("name", "model", "version", "replicas", "alias", "resources", "options", "before", "after", "inputs", "variant")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,7 @@ class DeploymentSpec(_message.Message):
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     version: int
@@ -84,7 +85,8 @@ class DeploymentSpec(_message.Message):
     before: _containers.RepeatedCompositeFieldContainer[EnsembleStep]
     after: _containers.RepeatedCompositeFieldContainer[EnsembleStep]
     inputs: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., options: _Optional[_Union[ServingOptions, _Mapping]] = ..., before: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., inputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    variant: str
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., options: _Optional[_Union[ServingOptions, _Mapping]] = ..., before: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., variant: _Optional[str] = ...) -> None: ...
 
 class Deployment(_message.Message):
     __slots__ = ("spec", "tenant", "state", "reason", "ready_replicas", "generation", "created_at", "updated_at")

@@ -77,8 +77,18 @@ class Dataset(_message.Message):
     deleted_at: _timestamp_pb2.Timestamp
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., tenant: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
+class ModelVariant(_message.Message):
+    __slots__ = ("kind", "onnx_object", "agreement")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ONNX_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    onnx_object: str
+    agreement: float
+    def __init__(self, kind: _Optional[str] = ..., onnx_object: _Optional[str] = ..., agreement: _Optional[float] = ...) -> None: ...
+
 class Model(_message.Message):
-    __slots__ = ("name", "version", "onnx_object", "weights_object", "model_config", "job_id", "dataset", "dataset_object", "metrics", "libraries", "tenant", "created_at", "deleted_at")
+    __slots__ = ("name", "version", "onnx_object", "weights_object", "model_config", "job_id", "dataset", "dataset_object", "metrics", "libraries", "tenant", "created_at", "deleted_at", "variants")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +116,7 @@ class Model(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     DELETED_AT_FIELD_NUMBER: _ClassVar[int]
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     onnx_object: str
@@ -119,7 +130,8 @@ class Model(_message.Message):
     tenant: str
     created_at: _timestamp_pb2.Timestamp
     deleted_at: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., onnx_object: _Optional[str] = ..., weights_object: _Optional[str] = ..., model_config: _Optional[str] = ..., job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_object: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., libraries: _Optional[_Mapping[str, str]] = ..., tenant: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    variants: _containers.RepeatedCompositeFieldContainer[ModelVariant]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., onnx_object: _Optional[str] = ..., weights_object: _Optional[str] = ..., model_config: _Optional[str] = ..., job_id: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_object: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., libraries: _Optional[_Mapping[str, str]] = ..., tenant: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., variants: _Optional[_Iterable[_Union[ModelVariant, _Mapping]]] = ...) -> None: ...
 
 class Alias(_message.Message):
     __slots__ = ("model", "name", "version", "moved_at")

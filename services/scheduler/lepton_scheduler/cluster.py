@@ -42,20 +42,23 @@ class Cluster:
 
     def onnx_object(self, spec: deployment_pb2.DeploymentSpec) -> str:
         """What a deployment serves; empty while its model has not been seen."""
-        return self.models.get((spec.model, spec.version), storage_pb2.Model()).onnx_object
+        model = self.models.get((spec.model, spec.version), storage_pb2.Model())
+        variants = {variant.kind: variant.onnx_object for variant in model.variants}
+        return variants.get(spec.variant, model.onnx_object)
 
     def steps(self, spec: deployment_pb2.DeploymentSpec) -> list[task_pb2.ReplicaStep]:
         """The models of an ensemble in order; none while one of them has not been seen."""
-        main = deployment_pb2.EnsembleStep(
-            model=spec.model, version=spec.version, inputs=spec.inputs
-        )
-        steps: list[task_pb2.ReplicaStep] = []
-        for step in (*spec.before, main, *spec.after):
-            model = self.models.get((step.model, step.version), storage_pb2.Model())
-            if not model.onnx_object:
-                return []
-            steps.append(task_pb2.ReplicaStep(object_id=model.onnx_object, inputs=step.inputs))
-        return steps
+        main = task_pb2.ReplicaStep(object_id=self.onnx_object(spec), inputs=spec.inputs)
+        before, after = map(self._steps, (spec.before, spec.after))
+        steps = [*before, main, *after]
+        return steps if all(step.object_id for step in steps) else []
+
+    def _steps(self, parts: Iterable[deployment_pb2.EnsembleStep]) -> list[task_pb2.ReplicaStep]:
+        known = [self.models.get((p.model, p.version), storage_pb2.Model()) for p in parts]
+        return [
+            task_pb2.ReplicaStep(object_id=model.onnx_object, inputs=part.inputs)
+            for model, part in zip(known, parts, strict=True)
+        ]
 
     def status_of(self, task: task_pb2.Task) -> task_pb2.TaskStatus:
         """What the worker says of this attempt; unspecified while it has said nothing."""

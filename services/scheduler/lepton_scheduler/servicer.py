@@ -31,7 +31,14 @@ from lepton_runtime.service import Runtime
 from lepton_runtime.state import Absent, Condition, Operation, Remove, Snapshot, Unchanged, Write
 from lepton_runtime.state import Put as StatePut
 from lepton_scheduler.cluster import ENDED
-from lepton_scheduler.submission import check_change, check_deployment, check_job, newest, not_found
+from lepton_scheduler.submission import (
+    check_change,
+    check_deployment,
+    check_job,
+    check_variant,
+    newest,
+    not_found,
+)
 from lepton_scheduler.transitions import moved
 from lepton_scheduler.workers import WorkerMarks
 
@@ -152,7 +159,9 @@ class SchedulerServicer(SchedulerServiceServicer):
         spec = check_deployment(request.spec)
         if spec.alias:
             spec.version = (await self._alias(spec.model, spec.alias)).version
-        spec.version = (await self._model(spec.model, spec.version)).version
+        model = await self._model(spec.model, spec.version)
+        check_variant(spec, model)
+        spec.version = model.version
         for step in (*spec.before, *spec.after):
             step.version = (await self._model(step.model, step.version)).version
         for _ in range(_ATTEMPTS):

@@ -12,7 +12,7 @@ from lepton_ai.learn.config import ModelConfig
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
 
-__all__ = ["check_change", "check_deployment", "check_job", "newest", "not_found"]
+__all__ = ["check_change", "check_deployment", "check_job", "check_variant", "newest", "not_found"]
 
 # A job is placed in one transaction of etcd, which takes 128 operations.
 MAX_RANKS = 120
@@ -93,8 +93,22 @@ def check_change(
     return new
 
 
+def check_variant(spec: deployment_pb2.DeploymentSpec, model: storage_pb2.Model) -> None:
+    """Refuse a variant that was not published with a model.
+
+    Raises:
+        NotFoundError: Names those that were.
+    """
+    kinds = [variant.kind for variant in model.variants]
+    if spec.variant and spec.variant not in kinds:
+        raise NotFoundError(
+            f"model {model.name!r} has no variant {spec.variant!r} in version {model.version}",
+            hint=f"it has {', '.join(kinds) or 'none: publish it with variants'}",
+        )
+
+
 def _serving(spec: deployment_pb2.DeploymentSpec) -> tuple[Any, ...]:
-    return spec.options, list(spec.before), list(spec.after), dict(spec.inputs)
+    return spec.variant, spec.options, list(spec.before), list(spec.after), dict(spec.inputs)
 
 
 def _check_options(options: deployment_pb2.ServingOptions) -> None:

@@ -11,6 +11,7 @@ from lepton_runtime.bus import Bus
 from lepton_runtime.clock import Clock
 from lepton_runtime.events import publish_event
 from lepton_runtime.fencing import still_placed
+from lepton_storage.references import objects_of
 from lepton_storage.registry import Registry
 from lepton_storage.store import ObjectStore
 
@@ -65,7 +66,7 @@ class Models:
         model, is_new = await self._registry.add(
             model,
             same=lambda version: bool(asked.job_id) and version.job_id == asked.job_id,
-            pins=lambda: self._store.pins(_objects(asked)),
+            pins=lambda: self._store.pins(objects_of(asked)),
             guards=[still_placed(writer)] if writer.id else [],
         )
         if is_new:
@@ -81,9 +82,5 @@ class Models:
             raise InvalidArgumentError(
                 "model_config is too large", hint=f"at most {_MAX_CONFIG_BYTES} bytes"
             )
-        for object_id in _objects(model):
+        for object_id in objects_of(model):
             await self._store.stat(object_id)
-
-
-def _objects(model: Model) -> list[str]:
-    return [each for each in (model.onnx_object, model.weights_object) if each]

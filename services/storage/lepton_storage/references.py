@@ -25,9 +25,15 @@ async def references(state: State) -> dict[str, str]:
     for record in (await state.list(keys.MODELS)).records:
         model = Model.FromString(record.value)
         # Not its data: a model tells where it came from also after that was deleted.
-        names = filter(None, (model.onnx_object, model.weights_object))
+        names = objects_of(model)
         found.update(dict.fromkeys(names, _for_people(record)))
     return found
+
+
+def objects_of(model: Model) -> list[str]:
+    """The objects that a model consists of."""
+    variants = [variant.onnx_object for variant in model.variants]
+    return [each for each in (model.onnx_object, model.weights_object, *variants) if each]
 
 
 def _for_people(record: Record) -> str:

@@ -427,3 +427,13 @@ def test_an_ensemble_waits_for_its_models_and_carries_their_objects() -> None:
     assert [step.object_id for step in replica.steps] == ["b3-resize", "b3", "b3-names"]
     assert dict(replica.steps[2].inputs) == {"scores": "probabilities"}
     assert replica.options.cache_bytes == 7
+
+
+def test_a_variant_is_served_in_place_of_the_model() -> None:
+    cluster = served(worker("w1"))
+    cluster.tasks.clear()
+    cluster.models["digits", 1].variants.add(kind="int8", onnx_object="b3-8")
+    cluster.deployments["digits"].spec.variant = "int8"
+    placed = only(decide(NOW, cluster), PlaceTask)
+    assert isinstance(placed, PlaceTask)
+    assert placed.task.replica.object_id == "b3-8"

@@ -6,7 +6,13 @@ import pytest
 
 from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
-from lepton_scheduler.submission import check_change, check_deployment, check_job, newest
+from lepton_scheduler.submission import (
+    check_change,
+    check_deployment,
+    check_job,
+    check_variant,
+    newest,
+)
 
 WORKERS = [
     node_pb2.Node(id=f"w{i}", capacity=node_pb2.Resources(cpus=2, memory_bytes=100))
@@ -105,3 +111,12 @@ def test_options_below_zero_are_refused() -> None:
     spec.options.preferred_batch_sizes.extend([4, -1])
     with pytest.raises(InvalidArgumentError, match="preferred_batch_sizes is -1"):
         check_deployment(spec)
+
+
+def test_a_variant_has_to_be_published_with_the_version() -> None:
+    model = storage_pb2.Model(name="m", version=2)
+    model.variants.add(kind="int8", onnx_object="b3-8")
+    check_variant(deployment_pb2.DeploymentSpec(), model)
+    check_variant(deployment_pb2.DeploymentSpec(variant="int8"), model)
+    with pytest.raises(NotFoundError, match="no variant 'fp16' in version 2: it has int8"):
+        check_variant(deployment_pb2.DeploymentSpec(variant="fp16"), model)
