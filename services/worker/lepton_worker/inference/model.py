@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip import numpy_dtype
-from lepton_worker.inference import memory
+from lepton_worker.inference import memory, providers
 from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.signature import Signature, TensorSpec
 
@@ -40,13 +40,14 @@ _DATATYPE = {
     "tensor(string)": "BYTES",
 }
 _ONNX_BFLOAT16 = 16
+# What has no NumPy type, and texts.
+_UNBOUND = ("BF16", "BYTES")
 # Batches of more than two rows are left out once warming up took this long.
 _WARM_UP_S = 0.5
 _USUAL_BATCH_SIZE = 64
 # ONNX Runtime reads weights outside of a model only below this folder, which can never exist.
 _NO_FOLDER = "/dev/null/external-data-is-refused"
 _PLACE = re.compile(r"\[ONNXRuntimeError\] : |/\S+:\d+ |\S*onnxruntime::[^:]*(::[^:]*)* ")
-_PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Model:
         # BF16 has no NumPy type, and only the slower of the two ways to run takes its bits.
         self._has_bf16 = any(spec.datatype == "BF16" for spec in inputs + outputs)
         self._text_inputs = [spec.datatype == "BYTES" for spec in inputs]
+        self._device = _device_runner(self._session, inputs + outputs)
         batch_limit = options.max_batch_size if _may_batch(self._session) else 0
         self.signature = Signature(inputs, outputs, batch_limit)
         self._warm_up(options)
@@ -129,6 +131,8 @@ class Model:
         }
         if self._has_bf16:
             return self._run_ort_values(feeds)
+        if self._device is not None:
+            return self._device.run(feeds)
         return cast("list[NDArray[Any]]", self._session.run(None, feeds))
 
     def _run_ort_values(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -186,6 +190,17 @@ def load_engine() -> None:
     importlib.import_module("onnxruntime")
 
 
+def _device_runner(
+    session: onnxruntime.InferenceSession, specs: Sequence[TensorSpec]
+) -> providers.DeviceRunner | None:
+    """What binds tensors on a GPU; None on a processor, and for texts, which no GPU holds."""
+    if not providers.on_gpu(session) or any(spec.datatype in _UNBOUND for spec in specs):
+        return None
+    from onnxruntime import OrtValue
+
+    return providers.DeviceRunner(session, OrtValue)
+
+
 def _open_session(data: bytes, threads: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -200,10 +215,9 @@ def _open_session(data: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 4
-    available = onnxruntime.get_available_providers()
-    providers = [name for name in _PREFERRED_PROVIDERS if name in available]
+    chosen = providers.choose(onnxruntime.get_available_providers(), providers.has_tensorrt())
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=providers)
+        session = onnxruntime.InferenceSession(data, options, providers=chosen)
     except Exception as error:
         raise InvalidArgumentError(
             "not a model that ONNX Runtime can load", hint=_reason(error)
