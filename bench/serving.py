@@ -1,433 +1,253 @@
-"""How fast the inference server answers, on its own, with the tutorial's CNN.
+"""How fast a model is served, alone and through a cluster's gateway, next to its peers.
 
-    python bench/serving.py [--seconds 3] [--json results.json]
+    python bench/serving.py [--seconds 2] [--rounds 3] [--peers Mosec,pytriton] [--json FILE]
 
-Everything runs on this machine, the load generators (`wrk`, `h2load`) too, in less than two
-minutes. Machines drift: compare figures of one run only, best with the same engine called
-in-process, which is measured beside it.
+The tutorial's CNN, one image a request, in a closed loop, with load generators written in C. All
+of it runs on this machine. Machines drift, so each peer takes turns with Lepton, and the median
+of the ratios of neighbouring turns counts. Peers are installed into environments of their own
+below `.make/peers`; one that cannot be is left out, and that is said.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import os
-import re
 import shutil
-import signal
-import socket
-import struct
-import subprocess
+import statistics
 import sys
 import tempfile
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from lepton_ai.oip import Tensor
-from lepton_ai.oip.rest import JSON_LENGTH_HEADER, decode_answer, encode_request
-from lepton_runtime.oip import grpc_service_pb2 as pb
+sys.path.insert(0, str(Path(__file__).parent))
 
-MODEL = "cnn"
-IMAGE = (1, 28, 28)
-START_TIMEOUT_S = 20.0
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
-MANY_MODELS = 100
-MANY_MEMORY_MIB = 40  # Of the hundred MiB that they would take together.
-COLD_REQUESTS_PER_S = 10
+from tools import cnn, load, ours
+from tools.peers import PEERS, MissingPeerError, Peer
+from tools.target import Target, Way
 
-WRK_SCRIPT = """
-local file = io.open(os.getenv("BENCH_BODY"), "rb")
-wrk.method = "POST"
-wrk.body = file:read("*a")
-if os.getenv("BENCH_JSON_LENGTH") ~= "" then
-  wrk.headers["Inference-Header-Content-Length"] = os.getenv("BENCH_JSON_LENGTH")
-end
-function done(summary, latency, requests)
-  io.write(string.format("RESULT %d %d %f %f %d\\n", summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99),
-    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
-end
-"""
+ALONE, GATEWAY = "lepton serve", "gateway"
+BEST = "the best"
+# Kind of request, whose, how many times as often, as whom.
+CLAIMS = (
+    ("gRPC", ALONE, 3.0, BEST),
+    ("gRPC", GATEWAY, 2.5, BEST),
+    ("JSON", ALONE, 1.2, "Mosec"),
+    ("JSON", GATEWAY, 1.5, "Ray behind HAProxy"),
+    ("binary", ALONE, 1.0, "Mosec"),
+    ("binary", GATEWAY, 1.4, "Ray behind HAProxy"),
+)
+MOST_P50_MS = {ALONE: 0.5, GATEWAY: 0.9}
+MOST_CPU_S = {"binary": 0.08, "JSON": 0.14}
+MOST_MIB, MOST_FIRST_ANSWER_S, LEAST_AT_256 = 130, 1.0, 0.9
+BATCH_ROWS, LEAST_OF_ENGINE = 64, 0.85
+MANY = 64
+Verdict = tuple[str, float, bool]
 
 
 @dataclass(frozen=True)
-class Load:
-    """What one load generator saw.
+class Turn:
+    """One measurement.
 
     Attributes:
-        name: What was asked.
-        connections: How many at the same time.
-        requests_per_s: Answers a second.
-        p50_ms: Median time of a request.
-        p99_ms: 99th percentile.
-        cpu_s_per_1000: Processor time of the server for 1,000 requests.
-        failed: Requests without a good answer.
+        server: Whose.
+        kind: Of request.
+        connections: How many at once.
+        beside: The peer that took turns with it; empty for none.
+        load: What was seen.
     """
 
-    name: str
+    server: str
+    kind: str
     connections: int
-    requests_per_s: float
-    p50_ms: float
-    p99_ms: float
-    cpu_s_per_1000: float
-    failed: int
+    beside: str
+    load: load.Load
 
 
-def make_cnn(path: Path) -> None:
-    """The tutorial's CNN with random weights: two convolutions, two dense layers."""
-    rng = np.random.default_rng(7)
-    shapes = {"w1": (32, 1, 3, 3), "b1": (32,), "w2": (64, 32, 3, 3), "b2": (64,)}
-    shapes |= {"w3": (128, 1600), "b3": (128,), "w4": (10, 128), "b4": (10,)}
-    weights = [
-        numpy_helper.from_array((rng.standard_normal(shape) * 0.1).astype(np.float32), name)
-        for name, shape in shapes.items()
-    ]
-    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
-    nodes = [
-        helper.make_node("Conv", ["image", "w1", "b1"], ["conv1"]),
-        helper.make_node("Relu", ["conv1"], ["relu1"]),
-        helper.make_node("MaxPool", ["relu1"], ["pool1"], **pool),
-        helper.make_node("Conv", ["pool1", "w2", "b2"], ["conv2"]),
-        helper.make_node("Relu", ["conv2"], ["relu2"]),
-        helper.make_node("MaxPool", ["relu2"], ["pool2"], **pool),
-        helper.make_node("Flatten", ["pool2"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "w3", "b3"], ["dense1"], transB=1),
-        helper.make_node("Relu", ["dense1"], ["relu3"]),
-        helper.make_node("Gemm", ["relu3", "w4", "b4"], ["logits"], transB=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "cnn",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *IMAGE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
-        weights,
-    )
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+class Bench:
+    """Measures, prints and keeps.
 
+    Args:
+        model: The CNN's file.
+        seconds: Of each measurement.
+    """
 
-class Server:
-    """A running server and what the bench asks of it."""
+    def __init__(self, model: Path, seconds: int) -> None:
+        self.turns: list[Turn] = []
+        self.seen: dict[str, float] = {}
+        self._seconds = seconds
+        self._expected = cnn.right_answer(model, 1).ravel()
 
-    def __init__(self, pid: int, http_port: int, grpc_port: int) -> None:
-        self.pid = pid
-        self.url = f"http://127.0.0.1:{http_port}/v2/models/{MODEL}/infer"
-        self.http_port = http_port
-        self.grpc_port = grpc_port
-
-    def cpu_s(self) -> float:
-        """Processor time used so far, by the server and not by its Envoy."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-    def pss_mib(self) -> float:
-        """Memory, shared pages counted by share."""
-        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
-        assert found
-        return int(found[1]) / 1024
-
-    def resident_mib(self) -> float:
-        """Memory, shared pages counted in full."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_MIB
-
-    def post(
-        self, body: bytes, json_length: int | None, model: str = MODEL
-    ) -> tuple[bytes, int | None]:
-        headers = {} if json_length is None else {JSON_LENGTH_HEADER: str(json_length)}
-        url = self.url.replace(f"/{MODEL}/", f"/{model}/")
-        request = urllib.request.Request(url, body, headers)
-        with urllib.request.urlopen(request, timeout=10) as response:
-            length = response.headers.get(JSON_LENGTH_HEADER)
-            return response.read(), int(length) if length else None
-
-
-@contextmanager
-def running_server(
-    models: dict[str, Path], threads: int, *options: str
-) -> Iterator[tuple[Server, float]]:
-    """A server with models, and the seconds from its start to the first answer of `MODEL`."""
-    http_port, grpc_port = free_port(), free_port()
-    started_s = time.monotonic()
-    child = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "lepton_worker.inference"),
-            *(f"--http={http_port}", f"--grpc={grpc_port}", f"--threads={threads}", *options),
-            *(f"{name}={path}" for name, path in models.items()),
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        server = Server(child.pid, http_port, grpc_port)
-        first_answer_s = wait_for_answer(server) - started_s
-        yield server, first_answer_s
-    finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait(20)
-
-
-def wait_for_answer(server: Server) -> float:
-    body, json_length = binary_request(1)
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            server.post(body, json_length)
-        except (urllib.error.URLError, ConnectionError):
-            if time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.01)
-        else:
-            return time.monotonic()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def images(rows: int) -> np.ndarray:
-    return np.random.default_rng(1).random((rows, *IMAGE), np.float32)
-
-
-def binary_request(rows: int) -> tuple[bytes, int]:
-    return encode_request([Tensor("image", "FP32", images(rows))], parameters={})
-
-
-def json_request() -> tuple[bytes, None]:
-    data = [round(float(value), 6) for value in images(1).ravel()]
-    spec = {"name": "image", "datatype": "FP32", "shape": [1, *IMAGE], "data": data}
-    return json.dumps({"inputs": [spec]}).encode(), None
-
-
-def grpc_request() -> bytes:
-    request = pb.ModelInferRequest(model_name=MODEL)
-    request.inputs.add(name="image", datatype="FP32", shape=[1, *IMAGE])
-    request.raw_input_contents.append(images(1).tobytes())
-    message = request.SerializeToString()
-    return struct.pack(">BI", 0, len(message)) + message
-
-
-def run_wrk(
-    server: Server, name: str, request: tuple[bytes, int | None], connections: int, seconds: int
-) -> Load:
-    """Ask in a closed loop over REST."""
-    body, json_length = request
-    with tempfile.TemporaryDirectory() as folder:
-        script, body_file = Path(folder) / "post.lua", Path(folder) / "body"
-        script.write_text(WRK_SCRIPT)
-        body_file.write_bytes(body)
-        before_s = server.cpu_s()
-        output = subprocess.run(
-            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), server.url],
-            env=os.environ
-            | {"BENCH_BODY": str(body_file), "BENCH_JSON_LENGTH": str(json_length or "")},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=seconds + 30,
-        ).stdout
-        used_s = server.cpu_s() - before_s
-    found = re.search(r"^RESULT (\S+) (\S+) (\S+) (\S+) (\S+)$", output, re.MULTILINE)
-    assert found, output
-    count, duration_us, p50_us, p99_us, failed = (float(text) for text in found.groups())
-    return Load(
-        name,
-        connections,
-        count / duration_us * 1e6,
-        p50_us / 1000,
-        p99_us / 1000,
-        used_s / count * 1000,
-        int(failed),
-    )
-
-
-def run_h2load(server: Server, connections: int, seconds: int) -> Load:
-    """Ask in a closed loop over gRPC, through the server's own Envoy."""
-    with tempfile.TemporaryDirectory() as folder:
-        body_file, log = Path(folder) / "body", Path(folder) / "log"
-        body_file.write_bytes(grpc_request())
-        before_s = server.cpu_s()
-        output = subprocess.run(
-            [
-                *("h2load", "-t1", f"-c{connections}", "-m1", f"-D{seconds}", "--warm-up-time=1"),
-                *("-d", str(body_file), f"--log-file={log}"),
-                *("-H", "content-type: application/grpc", "-H", "te: trailers"),
-                f"http://127.0.0.1:{server.grpc_port}/inference.GRPCInferenceService/ModelInfer",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=seconds + 30,
-        ).stdout
-        used_s = server.cpu_s() - before_s
-        entries = [line.split("\t") for line in log.read_text().splitlines()]
-    durations_ms = np.array([int(duration_us) for _, _, duration_us in entries]) / 1000
-    rate = re.search(r"finished in .*, (\S+) req/s", output)
-    assert rate, output
-    failed = sum(status != "200" for _, status, _ in entries)
-    return Load(
-        "gRPC through its Envoy",
-        connections,
-        float(rate[1]),
-        float(np.percentile(durations_ms, 50)),
-        float(np.percentile(durations_ms, 99)),
-        used_s / (len(entries) * (seconds + 1) / seconds) * 1000,
-        failed,
-    )
-
-
-def in_process_rows_per_s(model: Path, rows: int, threads: int, seconds: int) -> float:
-    """What the engine alone computes with the same threads."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(model), options)
-    batch = {"image": images(rows)}
-    done, started_s = 0, time.monotonic()
-    while (elapsed_s := time.monotonic() - started_s) < seconds:
-        session.run(None, batch)
-        done += rows
-    return done / elapsed_s
-
-
-def check_answers(server: Server, model: Path) -> None:
-    """Fail unless the server says what the engine says."""
-    import onnxruntime
-
-    expected = onnxruntime.InferenceSession(str(model)).run(None, {"image": images(3)})[0]
-    answer = decode_answer(*server.post(*binary_request(3)))
-    np.testing.assert_allclose(answer.outputs[0].array, expected, rtol=1e-4, atol=1e-5)
-
-
-def measure(seconds: int, threads: int) -> dict[str, object]:
-    """All figures of one run."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "cnn.onnx"
-        make_cnn(model)
-        engine_rows_per_s = in_process_rows_per_s(model, 64, threads, seconds)
-        with running_server({MODEL: model}, threads) as (server, first_answer_s):
-            at_rest_mib = server.pss_mib()
-            check_answers(server, model)
-            binary, json_body, batch = binary_request(1), json_request(), binary_request(64)
-            loads = [
-                run_wrk(server, "REST, binary", binary, connections, seconds)
-                for connections in (64, 1, 256)
-            ]
-            loads += [
-                run_wrk(server, "REST, JSON", json_body, connections, seconds)
-                for connections in (64, 1)
-            ]
-            loads += [run_h2load(server, connections, seconds) for connections in (64, 1)]
-            batches = run_wrk(server, "REST, binary, 64 images", batch, 4, seconds)
-            check_answers(server, model)
-            loaded_mib = server.pss_mib()
-    return {
-        "first_answer_s": first_answer_s,
-        "pss_at_rest_mib": at_rest_mib,
-        "pss_after_load_mib": loaded_mib,
-        "batches_of_the_engines_rate": batches.requests_per_s * 64 / engine_rows_per_s,
-        "loads": [asdict(load) for load in [*loads, batches]],
-    }
-
-
-def many_models(seconds: int) -> dict[str, float]:
-    """A hot model while 99 others, which do not fit beside it, are asked for in turn."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "cnn.onnx"
-        make_cnn(model)
-        cold = [f"cold{number}" for number in range(1, MANY_MODELS)]
-        models = dict.fromkeys((*cold, MODEL), model)
-        limit = f"--model-memory-mib={MANY_MEMORY_MIB}"
-        with running_server({MODEL: model}, 1) as (server, _):
-            run_wrk(server, "to fill buffers", binary_request(1), 8, 1)
-            empty_mib = server.resident_mib()
-        with running_server(models, 1, limit) as (server, _):
-            alone = run_wrk(server, "hot model alone", binary_request(1), 8, seconds)
-            with asking_in_turn(server, cold) as answered:
-                beside = run_wrk(server, "hot model", binary_request(1), 8, seconds)
-            many_mib = server.resident_mib()
-    if alone.failed or beside.failed or not answered:
-        raise SystemExit("a request failed")
-    return {
-        "many_models_loads_per_s": len(answered) / seconds,
-        "many_models_hot_p99_alone_ms": alone.p99_ms,
-        "many_models_hot_p99_beside_loads_ms": beside.p99_ms,
-        "many_models_memory_of_its_limit": (many_mib - empty_mib) / MANY_MEMORY_MIB,
-    }
-
-
-@contextmanager
-def asking_in_turn(server: Server, models: list[str]) -> Iterator[list[str]]:
-    """Asks for one model after another in the background; gives those that answered."""
-    answered: list[str] = []
-    stop = threading.Event()
-
-    def ask() -> None:
-        request = binary_request(1)
-        for model in itertools.cycle(models):
-            if stop.wait(1 / COLD_REQUESTS_PER_S):
-                return
-            server.post(*request, model)
-            answered.append(model)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield answered
-    finally:
-        stop.set()
-        thread.join()
-
-
-def report(results: dict[str, object]) -> None:
-    for name, value in results.items():
-        if isinstance(value, float):
-            print(f"{name:32}{value:10.2f}")
-    columns = "{:26}{:>6}{:>12}{:>10}{:>10}{:>12}{:>8}"
-    print(columns.format("path", "conn", "requests/s", "p50 ms", "p99 ms", "CPU s/1000", "failed"))
-    loads = results["loads"]
-    assert isinstance(loads, list)
-    for load in (Load(**fields) for fields in loads):
+    def take(self, target: Target, way: Way, connections: int, beside: str = "") -> None:
+        one = load.run(target, way, connections, self._seconds)
+        self.turns.append(Turn(target.name, way.kind, connections, beside, one))
         print(
-            columns.format(
-                load.name,
-                load.connections,
-                f"{load.requests_per_s:,.0f}",
-                f"{load.p50_ms:.2f}",
-                f"{load.p99_ms:.2f}",
-                f"{load.cpu_s_per_1000:.3f}",
-                load.failed,
-            )
+            f"{target.name:20}{way.kind:8}{connections:>5}{one.requests_per_s:>11,.0f}"
+            f"{one.p50_ms:>9.2f}{one.p99_ms:>9.2f}{one.cpu_s_per_1000:>9.3f}{one.failed:>8}",
+            flush=True,
         )
+
+    def check(self, target: Target) -> None:
+        """Fail unless every way gives the engine's answer."""
+        for way in target.ways:
+            found = way.ask().ravel()
+            name = f"{target.name} {way.kind}"
+            np.testing.assert_allclose(found, self._expected, 1e-3, 1e-4, err_msg=name)
+
+    def alone(self, own: Iterable[Target]) -> None:
+        """What needs no peer: one connection, and 256 next to 64."""
+        for target in own:
+            for way in target.ways:
+                for connections in (1, MANY, 256):
+                    self.take(target, way, connections)
+
+    def batches(self, target: Target, model: Path, threads: int) -> None:
+        """Many rows in a request, next to the engine in this process."""
+        way = target.ways[0].with_rows(BATCH_ROWS)
+        engine = cnn.in_process_rows_per_s(model, BATCH_ROWS, threads, self._seconds)
+        self.take(target, way, 4)
+        rows_per_s = self.turns[-1].load.requests_per_s * BATCH_ROWS
+        self.seen["batches of 64, of the engine's rate"] = rows_per_s / engine
+
+    def beside(self, peer: Target, own: Iterable[Target], rounds: int) -> None:
+        """Turns with a peer at 64 connections."""
+        for theirs in peer.ways:
+            for _ in range(rounds):
+                for target in (peer, *own):
+                    way = next(way for way in target.ways if way.kind == theirs.kind)
+                    self.take(target, way, MANY, peer.name)
+
+    def loads(self, server: str, kind: str, connections: int, beside: str = "") -> list[load.Load]:
+        wanted = (server, kind, connections, beside)
+        return [
+            turn.load
+            for turn in self.turns
+            if (turn.server, turn.kind, turn.connections, turn.beside) == wanted
+        ]
+
+    def peers_of(self, kind: str) -> list[str]:
+        """Peers that answer this kind of request, the fastest first."""
+        names = {turn.beside for turn in self.turns if turn.beside and turn.kind == kind}
+        return sorted(names, key=lambda name: -median_rate(self.loads(name, kind, MANY, name)))
+
+
+def median_rate(loads: list[load.Load]) -> float:
+    return statistics.median(one.requests_per_s for one in loads)
+
+
+def ratio_verdicts(bench: Bench) -> Iterator[Verdict]:
+    for kind, name, factor, wanted in CLAIMS:
+        peers = bench.peers_of(kind)
+        peer = peers[0] if wanted == BEST and peers else wanted
+        if peer in peers:
+            turns = (bench.loads(server, kind, MANY, peer) for server in (name, peer))
+            ratios = [
+                mine.requests_per_s / its.requests_per_s for mine, its in zip(*turns, strict=True)
+            ]
+            ratio = statistics.median(ratios)
+            yield f"{kind}, {name} / {peer} ≥ {factor}", ratio, ratio >= factor
+
+
+def own_verdicts(bench: Bench, name: str, kind: str) -> Iterator[Verdict]:
+    (one,), (many,), (crowd,) = (bench.loads(name, kind, count) for count in (1, MANY, 256))
+    yield at_most(f"{kind}, {name}: p50 at 1, ms", one.p50_ms, MOST_P50_MS[name])
+    share = crowd.requests_per_s / many.requests_per_s
+    yield f"{kind}, {name}: rate at 256 / at 64 ≥ {LEAST_AT_256}", share, share >= LEAST_AT_256
+    for peer in bench.peers_of(kind)[:1]:
+        mine, its = (
+            statistics.median(one.p99_ms for one in bench.loads(server, kind, MANY, peer))
+            for server in (name, peer)
+        )
+        yield at_most(f"{kind}, {name}: p99 at 64, ms, as {peer}", mine, its)
+    if name == ALONE and kind in MOST_CPU_S:
+        yield at_most(f"{kind}: CPU of 1,000 requests, s", many.cpu_s_per_1000, MOST_CPU_S[kind])
+
+
+def verdicts(bench: Bench) -> list[Verdict]:
+    """What was claimed, the figure, and whether it holds."""
+    found = list(ratio_verdicts(bench))
+    for name in (ALONE, GATEWAY):
+        for kind in ("gRPC", "JSON", "binary"):
+            found += own_verdicts(bench, name, kind)
+    share = bench.seen["batches of 64, of the engine's rate"]
+    found.append((f"batches of 64 ≥ {LEAST_OF_ENGINE}", share, share >= LEAST_OF_ENGINE))
+    found.append(at_most("memory at rest, MiB", bench.seen["memory at rest, MiB"], MOST_MIB))
+    found.append(at_most("first answer, s", bench.seen["first answer, s"], MOST_FIRST_ANSWER_S))
+    failed = sum(turn.load.failed for turn in bench.turns if turn.server in (ALONE, GATEWAY))
+    found.append(at_most("failed requests", failed, 0))
+    return found
+
+
+def at_most(what: str, figure: float, limit: float) -> Verdict:
+    return f"{what} ≤ {limit:.3g}", figure, figure <= limit
+
+
+def measure(bench: Bench, model: Path, peers: Iterable[Peer], rounds: int, threads: int) -> None:
+    with (
+        ours.alone(model, threads) as (single, bench.seen["first answer, s"]),
+        ours.through_the_gateway(model) as gateway,
+    ):
+        bench.seen["memory at rest, MiB"] = single.own_pss_mib()
+        bench.check(single)
+        bench.check(gateway)
+        bench.batches(single, model, threads)
+        bench.alone((single, gateway))
+        for peer in peers:
+            try:
+                with peer.running(model) as target:
+                    bench.check(target)
+                    bench.beside(target, (single, gateway), rounds)
+            except MissingPeerError as error:
+                print(f"{peer.name} is left out: {error}", flush=True)
+        bench.check(single)
+        bench.check(gateway)
+        bench.seen["memory after load, MiB"] = single.own_pss_mib()
+
+
+@contextmanager
+def made_model() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "cnn.onnx"
+        cnn.make_cnn(model)
+        yield model
+
+
+def report(bench: Bench) -> list[Verdict]:
+    for name, figure in bench.seen.items():
+        print(f"{name:66}{figure:10.2f}")
+    found = verdicts(bench)
+    for what, figure, holds in found:
+        print(f"{what:66}{figure:10.2f}  {'holds' if holds else 'MISSED'}")
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=3, help="length of each measurement")
+    parser.add_argument("--seconds", type=int, default=2, help="length of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="turns with each peer")
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine")
+    parser.add_argument("--peers", help="names, with commas; all by default")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     missing = [tool for tool in ("wrk", "h2load") if shutil.which(tool) is None]
     if missing:
         print(f"needs {', '.join(missing)}: apt-get install wrk nghttp2-client", file=sys.stderr)
         return 2
-    results = measure(options.seconds, options.threads) | many_models(options.seconds)
-    report(results)
+    wanted = None if options.peers is None else options.peers.split(",")
+    peers = [peer for peer in PEERS if wanted is None or peer.name.split()[0] in wanted]
+    columns = "{:20}{:8}{:>5}{:>11}{:>9}{:>9}{:>9}{:>8}"
+    print(columns.format("server", "way", "conn", "answers/s", "p50 ms", "p99 ms", "CPU", "failed"))
+    with made_model() as model:
+        bench = Bench(model, options.seconds)
+        measure(bench, model, peers, options.rounds, options.threads)
+    found = report(bench)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+        turns = [asdict(turn) for turn in bench.turns]
+        form = {"turns": turns, "seen": bench.seen, "verdicts": found}
+        options.json.write_text(json.dumps(form, indent=2))
     return 0
 
 
