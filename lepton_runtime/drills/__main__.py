@@ -14,10 +14,12 @@ from lepton_runtime.drills.catalogue import DRILLS
 from lepton_runtime.drills.drill import Drill, Outcome, repeated
 from lepton_runtime.drills.load import AT_ONCE, LEAST_PER_S
 from lepton_runtime.drills.report import print_report
+from lepton_runtime.processes import die_with_parent
 
 
 def main() -> int:
     """Run what the arguments name; 1 when something that must hold does not."""
+    die_with_parent()
     given = _arguments()
     if given.list:
         for drill in DRILLS:
