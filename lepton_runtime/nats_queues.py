@@ -272,6 +272,7 @@ def _full() -> ResourceExhaustedError:
 
 
 def _unavailable(error: Exception) -> UnavailableError:
+    reason = error.description if isinstance(error, APIError) else None
     return UnavailableError(
-        "the queue cannot be reached now", hint=f"try again ({type(error).__name__})"
+        "the queue cannot be reached now", hint=f"try again ({reason or type(error).__name__})"
     )

@@ -35,7 +35,7 @@ class GatewaySettings(RuntimeSettings):
 
     queued_requests: int = Field(10_000, ge=1, description="Queued requests that wait at once.")
     queue_bytes: int = Field(
-        1024 * 1024 * 1024, ge=1024 * 1024, description="Size of all queued requests together."
+        256 * 1024 * 1024, ge=1024 * 1024, description="Size of all queued requests together."
     )
     queue_wait_s: float = Field(
         3600.0, ge=1, description="Longest a queued request waits; its answer is kept as long."

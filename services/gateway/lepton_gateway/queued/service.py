@@ -25,6 +25,8 @@ __all__ = ["Queueing", "QueueingLimits", "opened_queue"]
 _POST_S = 10.0
 # Facts outlive the requests they are about: each has up to three.
 _FACTS = 3
+# Of a message that holds an id, with what NATS adds.
+_ID_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class QueueingLimits:
 
     Attributes:
         requests: How many wait at once.
-        size_bytes: Of all that wait; and of all that is kept of requests and answers.
+        size_bytes: Of all that wait. Twice that is kept of requests and answers.
         wait_s: How long a request may wait; its answer is kept at least as long.
         at_once: Requests, and webhooks, that one gateway has under way.
         private_webhooks: Whether webhooks may go to loopback and private addresses.
     """
 
     requests: int = 10_000
-    size_bytes: int = 1024 * 1024 * 1024
+    size_bytes: int = 256 * 1024 * 1024
     wait_s: float = 3600.0
     at_once: int = 16
     private_webhooks: bool = False
@@ -116,10 +118,11 @@ async def opened_queue(
         UnavailableError: It cannot be reached.
     """
     waiting = Bounds(limits.requests, limits.size_bytes, limits.wait_s)
-    facts = Bounds(_FACTS * limits.requests, limits.size_bytes, 2 * limits.wait_s)
+    outcomes = Bounds(limits.requests, limits.requests * _ID_BYTES, limits.wait_s)
+    facts = Bounds(_FACTS * limits.requests, 2 * limits.size_bytes, 2 * limits.wait_s)
     return Queueing(
         requests=await queues.work_queue("requests", waiting),
-        webhooks=await queues.work_queue("webhooks", waiting),
+        webhooks=await queues.work_queue("webhooks", outcomes),
         ledger=await queues.ledger("requests", facts),
         verifier=verifier,
         signing_key=signing_key,
