@@ -78,7 +78,17 @@ class Leader:
             await self._election.resign()
 
     async def _lead(self, leadership: Leadership) -> None:
-        """Decide on a view of its own until deposed."""
+        """Decide until deposed."""
+        while not leadership.lost.is_set():
+            try:
+                await self._lead_on_one_view(leadership)
+            except* LeptonError as group:
+                # Whether the write came through is not known: the view is not known to be right.
+                _log.warning("looks afresh", reasons=[str(e) for e in group.exceptions])
+                await self._clock.sleep(_RETRY_S)
+
+    async def _lead_on_one_view(self, leadership: Leadership) -> None:
+        """Decide on a view of its own until deposed, or until a write has no answer."""
         observer = Observer(self._state)
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(observer.run())
@@ -100,11 +110,7 @@ class Leader:
         cluster = observer.cluster()
         for action in decide(self._clock.now(), cluster):
             conditions, operations = transaction(action, observer.revisions, leadership.token)
-            try:
-                revision = await self._state.commit([leadership.condition, *conditions], operations)
-            except LeptonError as error:
-                _log.warning("decision not written", action=_name(action), reason=str(error))
-                break
+            revision = await self._state.commit([leadership.condition, *conditions], operations)
             if revision is None:
                 _log.info("decision overtaken", action=_name(action))
                 break  # the view was old: look again

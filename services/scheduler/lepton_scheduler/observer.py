@@ -11,9 +11,10 @@ from lepton_runtime import keys
 from lepton_runtime.state import Change, Delete, Put, Record, Snapshot, State
 from lepton_scheduler.cluster import Cluster
 
-__all__ = ["Observer"]
+__all__ = ["TYPES", "Observer"]
 
-_TYPES: dict[str, Callable[[bytes], Any]] = {
+# What is below each prefix.
+TYPES: dict[str, Callable[[bytes], Any]] = {
     keys.NODES: node_pb2.Node.FromString,
     keys.JOBS: job_pb2.Job.FromString,
     keys.DEPLOYMENTS: deployment_pb2.Deployment.FromString,
@@ -35,7 +36,7 @@ class Observer:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._records: dict[str, dict[str, Any]] = {prefix: {} for prefix in _TYPES}
+        self._records: dict[str, dict[str, Any]] = {prefix: {} for prefix in TYPES}
         self._seen: dict[str, int] = {}
         self.revisions: dict[str, int] = {}
         self.changed = asyncio.Event()
@@ -44,7 +45,7 @@ class Observer:
     async def run(self) -> None:
         """Follow until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for prefix in _TYPES:
+            for prefix in TYPES:
                 tasks.create_task(self._follow(prefix))
 
     def has_seen(self, written: Mapping[str, int]) -> bool:
@@ -52,7 +53,7 @@ class Observer:
         return all(
             self._seen.get(prefix, 0) >= revision
             for key, revision in written.items()
-            for prefix in _TYPES
+            for prefix in TYPES
             if key.startswith(prefix)
         )
 
@@ -80,12 +81,10 @@ class Observer:
 
     async def _follow(self, prefix: str) -> None:
         async for change in self._state.watch(prefix):
-            self._apply(prefix, change)
-            if len(self._seen) == len(_TYPES):
-                self.complete.set()
-            self.changed.set()
+            self.apply(prefix, change)
 
-    def _apply(self, prefix: str, change: Change) -> None:
+    def apply(self, prefix: str, change: Change) -> None:
+        """Take in one change below a prefix; `run` does so as they come."""
         match change:
             case Snapshot(records=records, revision=revision):
                 self._seen[prefix] = revision
@@ -101,7 +100,10 @@ class Observer:
                 self._seen[prefix] = revision
                 self._records[prefix].pop(key, None)
                 self.revisions.pop(key, None)
+        if len(self._seen) == len(TYPES):
+            self.complete.set()
+        self.changed.set()
 
     def _put(self, prefix: str, record: Record) -> None:
-        self._records[prefix][record.key] = _TYPES[prefix](record.value)
+        self._records[prefix][record.key] = TYPES[prefix](record.value)
         self.revisions[record.key] = record.mod_revision
