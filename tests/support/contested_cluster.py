@@ -181,6 +181,7 @@ class Contest:
         job.spec.workers.min, job.spec.workers.max = least, least + self.random.randint(0, 2)
         job.spec.resources.cpus = 1.0
         job.spec.priority = self.random.randint(0, 2)
+        job.spec.stall_limit_s = 20
         job.spec.train.SetInParent()
         job.created_at.FromSeconds(number + 1)
         self.put(keys.job(job.id), job.SerializeToString())

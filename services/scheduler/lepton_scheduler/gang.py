@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from lepton_ai.proto.v1 import job_pb2, task_pb2
 from lepton_scheduler.actions import Action, PlaceGang, RemoveTask, UpdateJob
 from lepton_scheduler.cluster import ENDED, Cluster
 from lepton_scheduler.placement import Rooms
+from lepton_scheduler.shares import Shares
 from lepton_scheduler.transitions import moved
 
 __all__ = ["Gang"]
+
+_PATIENCE_S = 60.0
 
 
 @dataclass
@@ -63,30 +65,56 @@ class Gang(ABC):
         """Ranks that the job can do without, the one it misses least first."""
         return []
 
-    def preempt(self, jobs: Sequence[Gang]) -> Iterator[Action]:
+    def preempt(self, jobs: Sequence[Gang], shares: Shares) -> Iterator[Action]:
         """Make room for a job that waits: others shrink to their minimum, then are evicted.
 
-        What is made free stays counted as used: it is this job's, from the next decision on.
+        Equals whose tenant has the larger share shrink too, but are not evicted. What is made free
+        stays counted as used: it is this job's, from the next decision on.
         """
         if not self.waits:
             return
-        priority = self.job.spec.priority
-        lesser = [
+        priority, share = self.job.spec.priority, shares.of(self.job.tenant)
+        others = [job for job in reversed(jobs) if job.tasks]
+        lesser = [job for job in others if job.job.spec.priority < priority]
+        richer = [
             job
-            for job in takewhile(lambda job: job.job.spec.priority < priority, reversed(jobs))
-            if job.tasks
+            for job in others
+            if job.job.spec.priority == priority and shares.of(job.job.tenant) > share
         ]
         victims: list[task_pb2.Task] = []
-        for victim in _in_order(lesser):
+        for victim in _in_order(lesser, richer):
             self.rooms.give_back(victim.node_id, victim.resources)
             victims.append(victim)
             if self._takes_room():
-                reason = f"job {self.job.id} is more urgent"
                 for job in lesser:
-                    yield from job.give_up([v for v in victims if v in job.tasks], reason)
+                    mine = [v for v in victims if v in job.tasks]
+                    yield from job.give_up(mine, f"job {self.job.id} is more urgent")
+                for job in richer:
+                    mine = [v for v in victims if v in job.tasks]
+                    yield from job.give_up(mine, f"job {self.job.id} waits, of another tenant")
                 return
         for victim in victims:
             self.rooms.take(victim.node_id, victim.resources)
+
+    @property
+    def is_impatient(self) -> bool:
+        """Whether the job has waited for so long that nobody of its priority goes before it."""
+        if self.tasks or self.job.state in ENDED:
+            return False
+        since = self.job.history[-1].at if self.job.history else self.job.created_at
+        return self.now - since.ToNanoseconds() / 1e9 > _PATIENCE_S
+
+    def reserve(self) -> bool:
+        """Keep others off the nodes that can be free for this job first, so that they will be.
+
+        Returns:
+            Whether the cluster has nodes enough for it.
+        """
+        wanted = self.job.spec.workers.min
+        nodes = self.rooms.soonest(self.job.spec.resources, wanted, self.job.spec.labels)
+        for node_id in nodes:
+            self.rooms.close(node_id)
+        return bool(nodes)
 
     def give_up(self, ranks: list[task_pb2.Task], reason: str) -> Iterator[Action]:
         """Lose ranks of which the room is counted as free already: some, or with them all."""
@@ -181,12 +209,16 @@ class Gang(ABC):
         """Nodes for at most `count` ranks, of which the room counts as used."""
         nodes: list[str] = []
         while len(nodes) < count:
-            node_id = self.rooms.choose(self.job.spec.resources, Counter(nodes))
+            node_id = self.choose(Counter(nodes))
             if node_id is None:
                 break
             self.rooms.take(node_id, self.job.spec.resources)
             nodes.append(node_id)
         return nodes
+
+    def choose(self, load: Mapping[str, int]) -> str | None:
+        """A node for one more rank, where each node has so many of the job's tasks."""
+        return self.rooms.choose(self.job.spec.resources, load, self.job.spec.labels)
 
     def leave_room(self, nodes: Sequence[str]) -> None:
         """Count what `room_for` took as free again."""
@@ -202,9 +234,9 @@ class Gang(ABC):
         return False
 
 
-def _in_order(lesser: Sequence[Gang]) -> Iterator[task_pb2.Task]:
+def _in_order(lesser: Sequence[Gang], richer: Sequence[Gang]) -> Iterator[task_pb2.Task]:
     """Ranks in the order in which they are taken away: nobody is evicted before all shrink."""
-    spare = [task for job in lesser for task in job.spare()]
+    spare = [task for job in (*lesser, *richer) for task in job.spare()]
     yield from spare
     for job in lesser:
         yield from (task for task in job.ranks_to_lose() if task not in spare)

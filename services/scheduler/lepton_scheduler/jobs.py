@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
-from lepton_ai.proto.v1 import job_pb2, task_pb2
-from lepton_scheduler.actions import Action, RemoveTask
+from lepton_ai.proto.v1 import task_pb2
+from lepton_scheduler.actions import Action, PlaceGang, RemoveTask
 from lepton_scheduler.cluster import Cluster, job_of
 from lepton_scheduler.gang import Gang
 from lepton_scheduler.placement import Claim, Rooms
+from lepton_scheduler.shares import Shares
 from lepton_scheduler.training import Training
 
 __all__ = ["decide_jobs"]
@@ -17,7 +20,7 @@ __all__ = ["decide_jobs"]
 def decide_jobs(
     now: float, cluster: Cluster, rooms: Rooms, unplaced: Iterable[Claim] = ()
 ) -> Iterator[Action]:
-    """Actions for all jobs, the most urgent first.
+    """Actions for all jobs: by priority, then whoever waits too long, then by fair share.
 
     Args:
         now: Seconds since the epoch.
@@ -25,18 +28,24 @@ def decide_jobs(
         rooms: What is free, kept up to date.
         unplaced: Replicas that found no room: serving borrows it from training.
     """
-    tasks = cluster.by_job()
-    jobs: list[Gang] = [
-        Training(now, cluster, rooms, job, tasks.get(job.id, []))
-        for job in sorted(cluster.jobs.values(), key=_urgency)
-    ]
+    tasks, shares = cluster.by_job(), Shares(cluster)
+    gangs = (
+        Training(now, cluster, rooms, job, tasks.get(job.id, [])) for job in cluster.jobs.values()
+    )
+    jobs: list[Gang] = sorted(gangs, key=lambda gang: _turn(gang, shares))
     for claim in unplaced:
         yield from _lend(claim, rooms, jobs)
-    for job in jobs:
+    reserved = False
+    for job in _turns(jobs, shares):
         if job.evicted:
             continue
-        yield from job.decide()
-        yield from job.preempt(jobs)
+        for action in job.decide():
+            if isinstance(action, PlaceGang):
+                shares.add(job.job.tenant, action.tasks)
+            yield action
+        yield from job.preempt(jobs, shares)
+        if job.waits and job.is_impatient and not reserved:
+            reserved = job.reserve()
     # Only now: who waits for its first ranks goes before who would like more.
     for job in jobs:
         if not job.evicted:
@@ -66,5 +75,25 @@ def _dropped(jobs: list[Gang], victim: task_pb2.Task, reason: str) -> Iterator[A
             yield RemoveTask(victim, reason)
 
 
-def _urgency(job: job_pb2.Job) -> tuple[int, int, str]:
-    return (-job.spec.priority, job.created_at.ToNanoseconds(), job.id)
+def _turns(jobs: Iterable[Gang], shares: Shares) -> Iterator[Gang]:
+    """Jobs in their turn, as shares grow while they are placed."""
+    for (_, impatient), level in groupby(jobs, _level):
+        queues: dict[str, deque[Gang]] = {}
+        for job in level:
+            queues.setdefault("" if impatient else job.job.tenant, deque()).append(job)
+        while queues:
+            tenant = min(queues, key=shares.of)
+            yield queues[tenant].popleft()
+            if not queues[tenant]:
+                del queues[tenant]
+
+
+def _level(gang: Gang) -> tuple[int, bool]:
+    return -gang.job.spec.priority, gang.is_impatient
+
+
+def _turn(gang: Gang, shares: Shares) -> tuple[int, bool, float, int, str]:
+    """Before whom a job comes; no two are equal."""
+    priority, impatient = _level(gang)
+    share = 0.0 if impatient else shares.of(gang.job.tenant)
+    return (priority, not impatient, share, gang.job.created_at.ToNanoseconds(), gang.job.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
+from lepton_scheduler.placement import how_many
 
 __all__ = ["check_change", "check_deployment", "check_job", "check_variant", "newest", "not_found"]
 
@@ -156,7 +157,14 @@ def _check_room(spec: job_pb2.JobSpec, workers: list[node_pb2.Node]) -> None:
     if not workers:
         return  # none has joined yet: it waits
     need = spec.resources
-    fitting = sum(_ranks_on(node.capacity, need) for node in workers)
+    labelled = [node for node in workers if _has(node, spec.labels)]
+    if not labelled:
+        wanted = ", ".join(f"{name}={text}" for name, text in spec.labels.items())
+        known = {f"{name}={text}" for node in workers for name, text in node.labels.items()}
+        raise InvalidArgumentError(
+            f"no worker is labelled {wanted}", hint=f"labels: {', '.join(sorted(known)) or 'none'}"
+        )
+    fitting = sum(how_many(node.capacity, need) for node in labelled)
     if fitting < spec.workers.min:
         largest = max(node.capacity.cpus for node in workers)
         total = sum(node.capacity.cpus for node in workers)
@@ -167,13 +175,8 @@ def _check_room(spec: job_pb2.JobSpec, workers: list[node_pb2.Node]) -> None:
         )
 
 
-def _ranks_on(capacity: node_pb2.Resources, need: node_pb2.Resources) -> int:
-    limits = [
-        capacity.cpus / need.cpus,
-        capacity.memory_bytes / need.memory_bytes if need.memory_bytes else MAX_RANKS,
-        capacity.gpus / need.gpus if need.gpus else MAX_RANKS,
-    ]
-    return int(min(limits) + 1e-9)
+def _has(node: node_pb2.Node, labels: Mapping[str, str]) -> bool:
+    return all(node.labels.get(name) == text for name, text in labels.items())
 
 
 def _check_checkpoints(train: job_pb2.TrainSpec) -> None:

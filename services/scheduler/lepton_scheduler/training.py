@@ -38,7 +38,7 @@ class Training(Gang):
         if full or self.job.state != job_pb2.JOB_STATE_RUNNING or self._trained():
             return
         load = Counter(task.node_id for task in self.tasks)
-        node_id = self.rooms.choose(self.job.spec.resources, load)
+        node_id = self.choose(load)
         if node_id is not None:
             self.rooms.take(node_id, self.job.spec.resources)
             rank = min(set(range(self.job.spec.workers.max)) - numbers)
@@ -118,7 +118,8 @@ class Training(Gang):
         if not lost:
             self.rooms.give_back(task.node_id, task.resources)
         load = Counter(t.node_id for t in self.tasks if t.id != task.id)
-        node_id = self.rooms.choose(task.resources, load)
+        labels = {} if task.HasField("lighthouse") else self.job.spec.labels
+        node_id = self.rooms.choose(task.resources, load, labels)
         if node_id is None:
             if not lost:
                 self.rooms.take(task.node_id, task.resources)
