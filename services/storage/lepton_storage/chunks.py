@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence, Set
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from lepton_ai.chunking import digest
 from lepton_ai.errors import DataCorruptError, NotFoundError
+from lepton_storage.batches import Batches
 from lepton_storage.sealing import Sealer
 
 __all__ = ["Chunks", "Engine"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.chunks")
+
+# To hand a chunk to a thread costs as much as to write it, when it is small: some go together.
+_SMALL_BYTES = 256 * 1024
+_MAX_TOGETHER = 32
+_WRITERS = 3
+
+
+class _Write(NamedTuple):
+    chunk_hash: bytes
+    data: bytes | memoryview
+    tenant: str
 
 
 class Engine(Protocol):
@@ -74,6 +86,9 @@ class Chunks:
     def __init__(self, engine: Engine, sealer: Sealer) -> None:
         self._engine = engine
         self._sealer = sealer
+        self._small: Batches[_Write, None] = Batches(
+            self._write_small, at_once=_WRITERS, max_items=_MAX_TOGETHER, max_size=_SMALL_BYTES
+        )
 
     async def write(self, chunk_hash: bytes, data: bytes | memoryview, tenant: str) -> None:
         """Keep `data`, durably once this returns. A good copy that is there already stays.
@@ -88,7 +103,11 @@ class Chunks:
             ResourceExhaustedError: There is no space; nothing is kept.
         """
         await self._sealer.ensure(tenant)
-        await asyncio.to_thread(self._write, chunk_hash, data, tenant)
+        write = _Write(chunk_hash, data, tenant)
+        if len(data) < _SMALL_BYTES:
+            await self._small.do(write, len(data))
+        else:
+            await asyncio.to_thread(self._write, write)
 
     async def read(self, chunk_hash: bytes) -> memoryview:
         """The chunk's bytes, checked against its hash.
@@ -127,7 +146,20 @@ class Chunks:
         """Capacity and usable free space, in bytes."""
         return await asyncio.to_thread(self._engine.usage)
 
-    def _write(self, chunk_hash: bytes, data: bytes | memoryview, tenant: str) -> None:
+    async def _write_small(self, writes: Sequence[_Write]) -> list[Exception | None]:
+        return await asyncio.to_thread(self._write_each, writes)
+
+    def _write_each(self, writes: Sequence[_Write]) -> list[Exception | None]:
+        outcomes: list[Exception | None] = []
+        for write in writes:
+            try:
+                outcomes.append(self._write(write))
+            except Exception as error:  # noqa: BLE001 - it is told to its own caller
+                outcomes.append(error)
+        return outcomes
+
+    def _write(self, write: _Write) -> None:
+        chunk_hash, data, tenant = write
         if digest(data) != chunk_hash:
             raise DataCorruptError("a chunk does not match its hash")
         if not self._has_good(chunk_hash):

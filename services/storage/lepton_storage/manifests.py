@@ -19,10 +19,14 @@ from lepton_runtime.state import (
     Unchanged,
     Write,
 )
+from lepton_storage.batches import Batches
 
 __all__ = ["Manifests", "Relocation", "merged"]
 
 _TRIES = 10
+# etcd takes 128 operations and 1.5 MiB in a transaction.
+_MAX_KEYS = 100
+_MAX_TRANSACTION_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Manifests:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        # Small objects come by the thousand, and a transaction costs more than what it writes.
+        self._creations = Batches(
+            self._create, at_once=2, max_items=_MAX_KEYS, max_size=_MAX_TRANSACTION_BYTES
+        )
 
     async def get(self, object_id: str) -> Object:
         """The manifest of an object.
@@ -69,7 +77,8 @@ class Manifests:
     async def add(self, new: Object) -> Object:
         """Make an object visible. When it is stored already, the copies of both count."""
         key = keys.object_(new.id)
-        if await self._state.commit([Absent(key)], [Write(key, new.SerializeToString())]):
+        value = new.SerializeToString()
+        if await self._creations.do((key, value), len(key) + len(value)):
             return new
         result = await self._swap(new.id, lambda stored: merged(stored, new) if stored else new)
         assert result is not None
@@ -104,6 +113,19 @@ class Manifests:
     async def moved(self, object_id: str, moves: Mapping[bytes, Relocation]) -> None:
         """Change where chunks are, by chunk hash. An object that is gone stays gone."""
         await self._swap(object_id, lambda stored: _relocated(stored, moves) if stored else None)
+
+    async def _create(self, records: Sequence[tuple[str, bytes]]) -> list[bool]:
+        """Make keys; tells of each whether it was made, or is there already."""
+        made = await self._make(dict(records))
+        if made or len(records) == 1:
+            return [made] * len(records)
+        # One that is there spoils it for all: each for itself then.
+        return [await self._make(dict([record])) for record in records]
+
+    async def _make(self, records: Mapping[str, bytes]) -> bool:
+        absent = [Absent(key) for key in records]
+        writes = [Write(key, value) for key, value in records.items()]
+        return await self._state.commit(absent, writes) is not None
 
     async def _record(self, object_id: str) -> Record:
         record = await self._state.get(keys.object_(check_object_id(object_id)))

@@ -34,12 +34,9 @@ class Members:
         self._read = asyncio.Event()
 
     @property
-    def nodes(self) -> dict[str, StorageNode]:
-        """Living nodes by id."""
-        return {
-            name: replace(node, draining=name in self._draining)
-            for name, node in self._nodes.items()
-        }
+    def nodes(self) -> Mapping[str, StorageNode]:
+        """Living nodes by id; it stays as it is when they change."""
+        return self._nodes
 
     @property
     def left_at(self) -> Mapping[str, float]:
@@ -69,6 +66,7 @@ class Members:
                     self._draining.add(_drained(record.key))
                 case Delete(key=key):
                     self._draining.discard(_drained(key))
+            self._nodes = {name: self._marked(node) for name, node in self._nodes.items()}
 
     async def _follow_nodes(self) -> None:
         async for change in self._state.watch(keys.NODES):
@@ -91,12 +89,16 @@ class Members:
     def _add(self, record: Record) -> None:
         node = Node.FromString(record.value)
         if node.role == NODE_ROLE_STORAGE:
-            self._nodes[node.id] = storage_node(node)
+            self._nodes = {**self._nodes, node.id: self._marked(storage_node(node))}
             self._left_at.pop(node.id, None)
 
     def _remove(self, name: str) -> None:
-        if self._nodes.pop(name, None):
+        if name in self._nodes:
+            self._nodes = {other: node for other, node in self._nodes.items() if other != name}
             self._left_at[name] = self._clock.monotonic() - self._silence_s
+
+    def _marked(self, node: StorageNode) -> StorageNode:
+        return replace(node, draining=node.id in self._draining)
 
 
 def _drained(key: str) -> str:
