@@ -56,11 +56,16 @@ def upload(
     ],
     label: Annotated[str, typer.Option(help="The column of a table to predict.")] = "",
     image_size: Annotated[str, typer.Option(help="Scale images: HEIGHTxWIDTH.")] = "",
+    replication: Annotated[
+        int, typer.Option(min=0, max=5, help="Copies wanted; 0: the cluster's default.")
+    ] = 0,
 ) -> None:
     """Store files as the next version of a dataset."""
     size = _size(image_size)
     with Cluster() as cluster:
-        stored = cluster.upload_files(name, path, label=label, image_size=size)
+        stored = cluster.upload_files(
+            name, path, label=label, image_size=size, replication=replication
+        )
     _print(stored)
 
 

@@ -12,7 +12,8 @@ import pytest
 from lepton_ai import Sequential
 from lepton_ai.datasets import load_digits
 from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
-from lepton_ai.proto.v1 import job_pb2
+from lepton_ai.proto.v1 import job_pb2, storage_pb2
+from lepton_runtime import keys
 
 from .conftest import until
 
@@ -105,12 +106,17 @@ def test_files_become_datasets_that_are_trained_on(cluster, command, tmp_path):
     table["digit"] = [f"digit {label}" for label in labels[:300]]
     table.to_csv(tmp_path / "digits.csv", index=False)
     path = str(tmp_path / "digits.csv")
-    printed = command("datasets", "upload", "from-csv", path, "--label", "digit")
+    printed = command(
+        "datasets", "upload", "from-csv", path, "--label", "digit", "--replication", "1"
+    )
     assert "from-csv:1" in printed
     shown = json.loads(command("datasets", "show", "from-csv:1", "--json"))
     [split] = shown["splits"]
     assert {column["name"] for column in split["columns"]} == {"x", "y", "label"}
     assert int(split["rows"]) == 300
+    manifests = map(storage_pb2.Object.FromString, cluster.records(keys.OBJECTS))
+    [chunks] = [each.chunks for each in manifests if each.id == split["object_id"]]
+    assert [len(chunk.nodes) for chunk in chunks] == [1]
     model = Sequential((table.shape[1] - 1,), [("dense", {"units": 10, "activation": "softmax"})])
     model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     job = cluster.client.submit(model, "from-csv", epochs=1)
