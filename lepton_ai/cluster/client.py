@@ -114,6 +114,7 @@ class AsyncCluster:
         *,
         label: str = "",
         image_size: tuple[int, int] | None = None,
+        replication: int = 0,
     ) -> storage_pb2.Dataset:
         """Store files as the next version of a dataset: a table, arrays, images, an archive.
 
@@ -122,6 +123,7 @@ class AsyncCluster:
             path: What to store; `lepton_ai.datasets.splits_from` tells which files can be.
             label: The column of a table to predict.
             image_size: Height and width to scale images to, in pixels.
+            replication: Copies wanted, 1 to 5; 0 for the cluster's default.
 
         Raises:
             NotFoundError: There is no such file or column.
@@ -132,15 +134,18 @@ class AsyncCluster:
 
         check_name("dataset", name)
         splits = await asyncio.to_thread(splits_from, path, label=label, image_size=image_size)
-        return await self.upload(name, splits)
+        return await self.upload(name, splits, replication=replication)
 
-    async def upload(self, name: str, splits: Splits) -> storage_pb2.Dataset:
+    async def upload(
+        self, name: str, splits: Splits, *, replication: int = 0
+    ) -> storage_pb2.Dataset:
         """Store arrays as the next version of a dataset, with a progress bar.
 
         Args:
             name: Of the dataset.
             splits: By split name, such as ``"train"``: an array, a pair ``(x, y)``, or a mapping
                 of column names to arrays; first axis the rows.
+            replication: Copies wanted, 1 to 5; 0 for the cluster's default.
 
         Raises:
             DataError: Lengths differ, there are no rows, NaN or infinity; nothing is stored.
@@ -153,7 +158,10 @@ class AsyncCluster:
         with TransferBar() as bar:
             stored = [
                 await self._objects.put_split(
-                    key, columns[key], progress=bar.follow(f"storing {key}")
+                    key,
+                    columns[key],
+                    replication=replication,
+                    progress=bar.follow(f"storing {key}"),
                 )
                 for key in columns
             ]
@@ -173,6 +181,7 @@ class AsyncCluster:
         priority: int = 0,
         validation_fraction: float = 0.0,
         shuffle: bool = True,
+        shuffle_window_bytes: int = 0,
         seed: int = 0,
         checkpoint_interval_s: int = 60,
         checkpoint_every_steps: int = 0,
@@ -193,6 +202,8 @@ class AsyncCluster:
                 fewest workers, and then wait until there is room again.
             validation_fraction: Last share of the data held out, from 0 to below 1.
             shuffle: Whether each epoch has an order of its own.
+            shuffle_window_bytes: A split larger than this is read chunk by chunk, each rank what
+                it needs, and mixed within windows of this size; 0 for 256 MiB.
             seed: Makes the run repeatable.
             checkpoint_interval_s: Seconds between checkpoints, from which a job goes on that has
                 lost every worker.
@@ -217,6 +228,7 @@ class AsyncCluster:
             publish_as=publish_as,
             validation_fraction=validation_fraction,
             keep_order=not shuffle,
+            shuffle_window_bytes=shuffle_window_bytes,
         )
         return await self.submit_spec(
             job_pb2.JobSpec(

@@ -228,19 +228,22 @@ class Cluster:
         *,
         label: str = "",
         image_size: tuple[int, int] | None = None,
+        replication: int = 0,
     ) -> storage_pb2.Dataset:
         """Store files as the next version of a dataset: a table, arrays, images, an archive."""
         return self._loop.run(
-            self._inner.upload_files(name, path, label=label, image_size=image_size)
+            self._inner.upload_files(
+                name, path, label=label, image_size=image_size, replication=replication
+            )
         )
 
     def dataset(self, name: str, version: int = 0) -> storage_pb2.Dataset:
         """A dataset's version, or the newest for 0."""
         return self._loop.run(self._inner.dataset(name, version))
 
-    def upload(self, name: str, splits: Splits) -> storage_pb2.Dataset:
+    def upload(self, name: str, splits: Splits, *, replication: int = 0) -> storage_pb2.Dataset:
         """Store arrays as the next version of a dataset."""
-        return self._loop.run(self._inner.upload(name, splits))
+        return self._loop.run(self._inner.upload(name, splits, replication=replication))
 
     def submit(
         self,
@@ -254,6 +257,7 @@ class Cluster:
         priority: int = 0,
         validation_fraction: float = 0.0,
         shuffle: bool = True,
+        shuffle_window_bytes: int = 0,
         seed: int = 0,
         checkpoint_interval_s: int = 60,
         checkpoint_every_steps: int = 0,
@@ -273,6 +277,7 @@ class Cluster:
                 priority=priority,
                 validation_fraction=validation_fraction,
                 shuffle=shuffle,
+                shuffle_window_bytes=shuffle_window_bytes,
                 seed=seed,
                 checkpoint_interval_s=checkpoint_interval_s,
                 checkpoint_every_steps=checkpoint_every_steps,

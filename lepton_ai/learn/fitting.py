@@ -53,9 +53,12 @@ class Samples:
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The samples at `indices`, on the device."""
-        indices = indices.to(self.inputs.device)
-        inputs, targets = self.inputs.index_select(0, indices), self.targets[indices]
-        return inputs.to(self.device), targets.to(self.device)
+        inputs = self.inputs.index_select(0, indices.to(self.inputs.device))
+        return inputs.to(self.device), self.targets_of(indices)
+
+    def targets_of(self, indices: Tensor) -> Tensor:
+        """The targets at `indices`, on the device."""
+        return self.targets[indices.to(self.targets.device)].to(self.device)
 
 
 def begin(config: ModelConfig, module: Network, plan: BatchPlan, epochs: int) -> Run:

@@ -199,6 +199,8 @@ def _check_training(train: job_pb2.TrainSpec) -> None:
         raise InvalidArgumentError(
             f"validation_fraction is {train.validation_fraction:g}", hint="from 0 to below 1"
         )
+    if train.shuffle_window_bytes < 0:
+        raise InvalidArgumentError("shuffle_window_bytes is negative", hint="0 for 256 MiB")
     if train.publish_as:
         check_name("model", train.publish_as)
     try:

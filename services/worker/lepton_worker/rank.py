@@ -10,19 +10,17 @@ from typing import Any
 
 import torch
 
-from lepton_ai.errors import DataError
-from lepton_ai.learn import data
-from lepton_ai.learn.batches import BatchPlan, epoch_seed
-from lepton_ai.learn.config import ModelConfig
+from lepton_ai.learn.batches import Indices, epoch_seed
 from lepton_ai.learn.files import ModelFile, read_model, write_model
 from lepton_ai.learn.fitting import Samples, evaluate, read_checkpoint
 from lepton_ai.learn.history import History
 from lepton_ai.learn.model import Model
 from lepton_ai.learn.network import build_module
 from lepton_ai.learn.trainer import Measured, Trainer, load_weights, training_device
-from lepton_ai.splits import read_split
 from lepton_worker.checkpoints import Checkpoints
+from lepton_worker.chunked import ChunkedFile
 from lepton_worker.quorum import Part, Quorum
+from lepton_worker.training_data import open_data
 from lepton_worker.work import RankWork
 
 __all__ = ["Rank"]
@@ -39,15 +37,12 @@ class Rank:
     not on how many ranks share it.
     """
 
-    def __init__(self, work: RankWork, checkpoints: Checkpoints) -> None:
+    def __init__(self, work: RankWork, checkpoints: Checkpoints, file: ChunkedFile | None) -> None:
         self._work = work
         self._checkpoints = checkpoints
-        training, validation = _arrays(work)
-        config = ModelConfig.from_dict(json.loads(work.config))
-        self.config = data.fit_preprocessing(config, training[0])
-        self._samples = self._of(training)
-        self._validation = self._of(validation) if validation else None
-        self._plan = BatchPlan(len(self._samples), work.batch_size, work.seed, work.shuffle)
+        opened = open_data(work, file)
+        self.config, self._plan = opened.config, opened.plan
+        self._samples, self._validation = opened.samples, opened.validation
         network = build_module(self.config, work.seed).to(training_device())
         if work.weights:
             load_weights(network, read_model(work.weights).tensors)
@@ -111,6 +106,7 @@ class Rank:
         self._compute(part)  # while the ranks agree, which seldom changes anything
         if (settled := quorum.settled()) != part:
             self._compute(settled)
+        self._look_ahead(settled)
         self._share(settled)
         if not quorum.agree():
             return 0
@@ -129,9 +125,8 @@ class Rank:
         if part.step % self._plan.steps_per_epoch == 0:
             torch.manual_seed(epoch_seed(self._work.seed, self._plan.epoch(part.step)))
         trainer.module.train()
-        rows = part.rows(len(self._plan.indices(part.step)))
-        if rows:
-            share = self._plan.indices(part.step)[rows.start : rows.stop]
+        share = self._share_of(part, part.step)
+        if len(share):
             trainer.backward(*self._samples.take(torch.from_numpy(share)))
             return
         for parameter in trainer.module.parameters():
@@ -158,8 +153,23 @@ class Rank:
         self._quorum.manager.allreduce(flat).wait()
         for target, found in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
             target.copy_(found.view_as(target))
-        _, targets = self._samples.take(torch.from_numpy(batch))
+        targets = self._samples.targets_of(torch.from_numpy(batch))
         trainer.measured = Measured(loss[0], outputs, targets)
+
+    def _share_of(self, part: Part, step: int) -> Indices:
+        """The samples of a step that fall to this rank if it has its `part` in it."""
+        batch = self._plan.indices(step)
+        rows = part.rows(len(batch))
+        return batch[rows.start : rows.stop]
+
+    def _look_ahead(self, part: Part) -> None:
+        """Have the samples fetched that this rank will need a window later."""
+        windows, samples = self._plan.windows, self._samples
+        if windows is None or isinstance(samples, Samples):
+            return
+        later = part.step + windows.size // self._plan.batch_size
+        if later < self._total_steps:
+            samples.prefetch(self._share_of(part, later))
 
     def _end_epoch(self) -> None:
         results = self._trainer.meter.results()
@@ -181,13 +191,6 @@ class Rank:
             "metrics": self._history.epochs[-1] if self._history.epochs else {},
         }
 
-    def _of(self, arrays: tuple[Any, Any]) -> Samples:
-        assert self.config.objective is not None
-        data.check_lengths(*arrays)
-        loss = self.config.objective.loss
-        targets = data.as_targets(loss, arrays[1], self.config.output_shape)
-        return Samples.of(data.as_inputs(self.config, arrays[0]), targets, training_device())
-
     def _state(self) -> dict[str, Any]:
         return {
             "tensors": self._trainer.state(),
@@ -198,19 +201,3 @@ class Rank:
     def _load(self, state: dict[str, Any]) -> None:
         self._trainer.load_state(state["tensors"], state["steps_done"])
         self._history = History.from_dict(state["history"])
-
-
-def _arrays(work: RankWork) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
-    training = _columns(work.training)
-    if work.validation:
-        return training, _columns(work.validation)
-    if work.validation_fraction:
-        return data.split_validation(*training, work.validation_fraction)
-    return training, None
-
-
-def _columns(path: str) -> tuple[Any, Any]:
-    columns = read_split(path)
-    if not {"x", "y"} <= set(columns):
-        raise DataError(f"the split has columns {sorted(columns)}", hint="x and y are needed")
-    return columns["x"], columns["y"]

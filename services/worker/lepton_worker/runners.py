@@ -22,6 +22,7 @@ from lepton_runtime import keys
 from lepton_runtime.bus import Bus, job_logs, job_progress
 from lepton_runtime.state import Put, Snapshot, State
 from lepton_worker.child import Child, start_child
+from lepton_worker.deliveries import Deliveries
 from lepton_worker.inference_server import InferenceServer
 from lepton_worker.pace import Pace
 from lepton_worker.resuming import JobCheckpoints
@@ -36,6 +37,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.runners")
 
 _CHECKPOINT_INTERVAL_S = 60
 _LOOK_S = 0.5
+# A split that is larger comes to trainers chunk by chunk, and is mixed in windows of this size.
+_WINDOW_BYTES = 256 * 1024 * 1024
 
 
 class _Statuses(Protocol):
@@ -153,6 +156,8 @@ class Runners:
     async def _follow(self, task: task_pb2.Task, child: Child) -> bool:
         """Act on what a trainer tells; False when it died before its end."""
         pace = Pace()
+        training = await self._training(task.trainer.spec)
+        deliveries = Deliveries(self._storage, training.object_id, child)
         async with asyncio.TaskGroup() as tasks:
             paced = tasks.create_task(self._watch_pace(task, pace))
             asked = tasks.create_task(self._ask_to_publish(task, child))
@@ -161,6 +166,8 @@ class Runners:
                 async for event in child.events():
                     if event["event"] == "checkpoint":
                         tasks.create_task(self._keep_checkpoint(task, child, event))
+                    elif event["event"] == "chunks_wanted":
+                        tasks.create_task(deliveries.bring(event["numbers"]))
                     elif await self._heard(task, event, pace):
                         return True
                 return False
@@ -227,7 +234,7 @@ class Runners:
             history=event["history"],
         )
         if spec.publish_as:
-            trained_on = await self._storage.split(spec.dataset, spec.split or "train")
+            trained_on = await self._training(spec)
             result.model_version = await self._storage.publish(
                 storage_pb2.Model(
                     name=spec.publish_as,
@@ -245,6 +252,9 @@ class Runners:
         status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
         await self._statuses.write(task, status)
 
+    async def _training(self, spec: job_pb2.TrainSpec) -> storage_pb2.Split:
+        return await self._storage.split(spec.dataset, spec.split or "train")
+
     async def _split(self, spec: job_pb2.TrainSpec, split: str) -> str:
         """The file of a split, or nothing for none."""
         if not split:
@@ -257,9 +267,15 @@ class Runners:
 
     async def _work(self, task: task_pb2.Task) -> dict[str, Any]:
         trainer, spec = task.trainer, task.trainer.spec
+        training = await self._training(spec)
+        size_bytes = await self._storage.size_bytes(training.object_id)
+        window_bytes = spec.shuffle_window_bytes or _WINDOW_BYTES
+        sharded = size_bytes > window_bytes
         return {
             "config": spec.model_config,
-            "training": await self._split(spec, spec.split or "train"),
+            "training": "" if sharded else await self._local(training.object_id),
+            "training_bytes": size_bytes if sharded else 0,
+            "window_bytes": window_bytes,
             "validation": await self._split(spec, spec.validation_split),
             "weights": await self._local(spec.initial_weights_object),
             "checkpoint": str(await self._checkpoints.newest(trainer.job_id) or ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import grpc
 
+from lepton_ai.chunking import object_id as object_id_of
 from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from lepton_ai.objects import ObjectClient
@@ -40,6 +42,36 @@ class WorkerStorage:
     async def fetch(self, object_id: str) -> Path:
         """The local file of an object, fetched when it is not here yet."""
         return await self._cache.get(object_id, partial(self._download, object_id))
+
+    async def size_bytes(self, object_id: str) -> int:
+        """Of an object. Raises NotFoundError where there is none."""
+        return (await self._manifest(object_id)).size_bytes
+
+    async def fetch_chunk(self, object_id: str, number: int) -> Path:
+        """The local file of an object's chunk, fetched when it is not here yet.
+
+        Raises:
+            NotFoundError: There is no such object, or it has no such chunk.
+        """
+        manifest = await self._manifest(object_id)
+        if not 0 <= number < len(manifest.chunks):
+            raise NotFoundError(f"object {object_id!r} has no chunk {number}")
+        chunk = manifest.chunks[number]
+        offset = sum(earlier.size_bytes for earlier in manifest.chunks[:number])
+
+        async def download(path: Path) -> None:
+            async with self._objects() as objects:
+                content = await objects.get_range(object_id, offset, chunk.size_bytes)
+            await asyncio.to_thread(path.write_bytes, content)
+
+        # A chunk on its own is an object of that name: so the cache can check it.
+        return await self._cache.get(object_id_of([chunk]), download)
+
+    async def _manifest(self, object_id: str) -> storage_pb2.Object:
+        record = await self._state.get(keys.object_(object_id))
+        if record is None:
+            raise NotFoundError(f"object {object_id!r} does not exist", object=object_id)
+        return storage_pb2.Object.FromString(record.value)
 
     async def _download(self, object_id: str, path: Path) -> None:
         for left in reversed(range(_TRIES)):

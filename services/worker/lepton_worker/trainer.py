@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from lepton_ai import Sequential
+from lepton_ai.chunking import CHUNK_BYTES
 from lepton_ai.errors import InvalidArgumentError, LeptonError
 from lepton_ai.malloc import keep_freed_memory
 from lepton_worker.channel import AgentChannel
 from lepton_worker.checkpoints import Checkpoints
+from lepton_worker.chunked import ChunkedFile
 from lepton_worker.rank import Rank
 from lepton_worker.work import RankWork
 
@@ -59,34 +61,78 @@ def _work(work: RankWork, channel: AgentChannel) -> None:
         work.checkpoint_every_steps,
         lambda step, path: channel.tell("checkpoint", step=step, path=str(path)),
     )
-    rank = Rank(work, checkpoints)
-    requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    hear = (channel, rank, checkpoints, requests)
-    threading.Thread(target=_listen, args=hear, daemon=True).start()
+    file = _chunked(work, channel)
+    listener = _Listener(channel, checkpoints, file)
+    listener.start()
+    rank = Rank(work, checkpoints, file)
+    listener.follow(rank)
     channel.tell("ready")
     rank.train(lambda progress: channel.tell("progress", **progress))
     checkpoints.finish()
     channel.tell("trained")
-    while (request := requests.get()) is not None:
+    while (request := listener.requests.get()) is not None:
         channel.tell("published", **rank.write(folder, request["onnx"]))
 
 
-def _listen(
-    channel: AgentChannel,
-    rank: Rank,
-    checkpoints: Checkpoints,
-    requests: queue.SimpleQueue[dict[str, Any] | None],
-) -> None:
-    """Hear the agent while training goes on; a moved lighthouse cannot wait."""
-    while (message := channel.hear()) is not None:
+def _chunked(work: RankWork, channel: AgentChannel) -> ChunkedFile | None:
+    if not work.training_bytes:
+        return None
+    # This window and the next, and what lies across their edges.
+    keep = 3 * (work.window_bytes // CHUNK_BYTES + 1) + 16
+    return ChunkedFile(
+        work.training_bytes,
+        CHUNK_BYTES,
+        keep,
+        lambda numbers: channel.tell("chunks_wanted", numbers=numbers),
+    )
+
+
+class _Listener(threading.Thread):
+    """Hears the agent while the rank works: chunks and a moved lighthouse cannot wait."""
+
+    def __init__(
+        self, channel: AgentChannel, checkpoints: Checkpoints, file: ChunkedFile | None
+    ) -> None:
+        super().__init__(name="listener", daemon=True)
+        self._channel = channel
+        self._checkpoints = checkpoints
+        self._file = file
+        self._changing = threading.Lock()
+        self._rank: Rank | None = None
+        self._address = ""
+        self.requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def follow(self, rank: Rank) -> None:
+        """Tell a rank where the lighthouse is, from now on."""
+        with self._changing:
+            self._rank = rank
+            if self._address:
+                rank.move_lighthouse(self._address)
+
+    def run(self) -> None:
+        """Hear until the agent is gone."""
+        while (message := self._channel.hear()) is not None:
+            self._heard(message)
+        self.requests.put(None)
+
+    def _heard(self, message: dict[str, Any]) -> None:
         match message["op"]:
             case "move_lighthouse":
-                rank.move_lighthouse(message["address"])
+                self._moved(message["address"])
             case "checkpoint_stored":
-                checkpoints.stored()
+                self._checkpoints.stored()
+            case "chunk" if self._file is not None:
+                self._file.came(message["number"], Path(message["path"]))
+            case "chunk_failed" if self._file is not None:
+                self._file.failed(message["number"], message["reason"])
             case _:
-                requests.put(message)
-    requests.put(None)
+                self.requests.put(message)
+
+    def _moved(self, address: str) -> None:
+        with self._changing:
+            self._address = address
+            if self._rank is not None:
+                self._rank.move_lighthouse(address)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ class RankWork:
 
     Attributes:
         config: The model, as `ModelConfig.to_dict` writes it, as JSON.
-        training: File with the columns x and y.
+        training: File with the columns x and y; empty where they come chunk by chunk.
+        training_bytes: Size of what comes chunk by chunk, or 0.
+        window_bytes: Samples of so many bytes are mixed, where they come chunk by chunk.
         validation: File with the columns x and y, or empty.
         weights: A model file to begin from, or empty.
         checkpoint: A checkpoint to go on from, or empty.
@@ -36,6 +38,8 @@ class RankWork:
 
     config: str
     training: str
+    training_bytes: int
+    window_bytes: int
     validation: str
     weights: str
     checkpoint: str

@@ -4,15 +4,24 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_ai.learn.batches import BatchPlan, epoch_order, rank_rows
+from lepton_ai.learn.batches import BatchPlan, Windows, epoch_order, rank_rows
 
-plans = st.builds(
-    BatchPlan,
-    samples=st.integers(1, 200),
-    batch_size=st.integers(1, 64),
-    seed=st.integers(0, 9),
-    shuffle=st.booleans(),
-)
+
+@st.composite
+def any_plan(draw):
+    samples, batch = draw(st.integers(1, 200)), draw(st.integers(1, 64))
+    blocks = st.integers(1, 50), st.integers(1, 4)
+    windows = st.builds(Windows, st.just(samples), st.just(batch), *blocks)
+    return BatchPlan(
+        samples=samples,
+        batch_size=batch,
+        seed=draw(st.integers(0, 9)),
+        shuffle=draw(st.booleans()),
+        windows=draw(st.none() | windows),
+    )
+
+
+plans = any_plan()
 
 
 @given(plans, st.integers(0, 3))
@@ -59,3 +68,25 @@ def test_each_sample_is_seen_once_an_epoch_whatever_the_resizes(plan, random):
             seen += [sample for share in rows for sample in batch[share.start : share.stop]]
             step += 1
     assert sorted(seen) == list(range(plan.samples))
+
+
+def test_a_rank_needs_its_share_of_the_blocks():
+    block, ranks = 100, 4
+    samples = 64 * block + 30  # two windows, and a little
+    plan = BatchPlan(samples, 64, seed=3, windows=Windows(samples, 64, block, blocks=32))
+    needed = [set() for _ in range(ranks)]
+    for step in range(plan.steps_per_epoch):  # two windows and a batch that lies across
+        batch = plan.indices(step)
+        for rank, blocks in enumerate(needed):
+            share = rank_rows(len(batch), rank, ranks)
+            blocks |= set(batch[share.start : share.stop] // block)
+    assert len(set.union(*needed)) == 65
+    assert all(16 <= len(blocks) <= 19 for blocks in needed)
+
+
+def test_windows_are_mixed_and_differ_by_epoch():
+    plan = BatchPlan(1_000, 50, seed=0, windows=Windows(1_000, 50, 100, blocks=2))
+    first, second = (np.concatenate([plan.indices(e * 20 + s) for s in range(20)]) for e in (0, 1))
+    assert list(first) != list(second)
+    assert len({sample // 100 for sample in first[:200]}) == 2
+    assert set(np.diff(first[:50])) != {4}
