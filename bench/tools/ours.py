@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def alone(model: Path, threads: int) -> Iterator[tuple[Target, float]]:
+def alone(model: Path, threads: int, *arguments: str) -> Iterator[tuple[Target, float]]:
     """A server of its own, and the seconds from its start to its first answer."""
     http, grpc = free_port(), free_port()
     started_s = time.monotonic()
@@ -37,6 +37,7 @@ def alone(model: Path, threads: int) -> Iterator[tuple[Target, float]]:
         [
             *(sys.executable, "-m", "lepton_worker.inference", f"{cnn.MODEL}={model}"),
             *(f"--http={http}", f"--grpc={grpc}", f"--threads={threads}"),
+            *arguments,
         ],
         stderr=subprocess.DEVNULL,
     )

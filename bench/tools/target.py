@@ -96,6 +96,11 @@ class Target:
         """Memory of the processes themselves, shared pages counted by share."""
         return sum(_pss_mib(pid) for pid in self.pids)
 
+    def resident_mib(self) -> float:
+        """Memory of the processes themselves, shared pages counted in full."""
+        pages = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in self.pids]
+        return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
     def all_pids(self) -> list[int]:
         children: dict[int, list[int]] = {}
         for folder in Path("/proc").glob("[0-9]*"):

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip import from_float32
+from lepton_worker.inference import memory
 from lepton_worker.inference.model import Model, ModelLimits, warm_sizes
 from lepton_worker.inference.options import ServingOptions
 
@@ -131,3 +132,22 @@ def test_a_models_size_is_what_the_heap_grew_by(model_maker: ModelMaker) -> None
     large = Model(data, OPTIONS, LIMITS)
     assert len(data) <= large.size_bytes < 4 * len(data)
     assert small.size_bytes < len(data)
+
+
+def test_batches_of_any_size_leave_nothing_behind() -> None:
+    """ONNX Runtime's arena would grow with every size that it has not seen."""
+    weights = numpy_helper.from_array(np.ones((256, 1024), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 256])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1024])],
+        [weights],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    data = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+    model = Model(data, ServingOptions(max_batch_size=256), LIMITS)
+    before_bytes = memory.allocated_bytes()
+    for rows in range(1, 257):  # Over a hundred megabytes of results together.
+        model.run([np.ones((rows, 256), np.float32)])
+    assert memory.allocated_bytes() - before_bytes < 1_000_000

@@ -75,3 +75,8 @@ def test_options_without_sense_are_refused(change: str, words: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         parse(["m=x", "--set", change])
     assert words in f"{caught.value}"
+
+
+def test_models_and_options_come_in_any_order() -> None:
+    settings = parse(["a=x", "--http", "81", "b=y", "--threads=2", "c=z"])
+    assert [model.name for model in settings.models] == ["a", "b", "c"]

@@ -83,7 +83,7 @@ def parse(arguments: Sequence[str]) -> Settings:
         InvalidArgumentError: An argument has no sense, or asks for an open port without TLS.
         SystemExit: What `argparse` raises on unknown arguments and for `--help`.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     host, port = _address("--http", options.http)
     defaults = ServingOptions().changed(
         {"max_batch_size": options.max_batch_size, "queue_capacity": options.queue_capacity}
