@@ -13,11 +13,12 @@ __all__ = ["Bus", "Message", "job_logs", "job_progress"]
 
 EVENTS = "lepton.v1.events"
 JOBS = "lepton.v1.jobs"
+SERVING = "lepton.v1.serving"
 
 
 @dataclass(frozen=True)
 class Message:
-    """What was published, and its position in the stream (1, 2, 3 …)."""
+    """What was published, and its position in the stream (1, 2, 3 …; 0 for what is not kept)."""
 
     subject: str
     payload: bytes
@@ -44,6 +45,14 @@ class Bus(Protocol):
 
     async def kept(self, subject: str, after_sequence: int = 0) -> list[Message]:
         """Kept messages after a sequence, without waiting for new ones."""
+        ...
+
+    async def say(self, subject: str, payload: bytes) -> None:
+        """Publish to whoever listens now; kept by nobody, and lost when the broker is away."""
+        ...
+
+    def listen(self, subject: str) -> AsyncIterator[Message]:
+        """What is said from now on. Whoever is slow misses some of it."""
         ...
 
     async def close(self) -> None:

@@ -171,13 +171,17 @@ class MemoryState:
                 changes.put_nowait(change)
 
 
+_Subscriber = tuple[str, asyncio.Queue[Message | None]]
+
+
 class MemoryBus:
     """The twin of NATS JetStream."""
 
     def __init__(self) -> None:
         self._kept: list[Message] = []
         self._ids: set[str] = set()
-        self._subscribers: list[tuple[str, asyncio.Queue[Message | None]]] = []
+        self._subscribers: list[_Subscriber] = []
+        self._listeners: list[_Subscriber] = []
 
     async def publish(self, subject: str, payload: bytes, *, message_id: str | None = None) -> None:
         """Publish; a known id is dropped."""
@@ -205,22 +209,37 @@ class MemoryBus:
         """Kept messages after a sequence."""
         return [m for m in self._kept[after_sequence:] if _matches(subject, m.subject)]
 
+    async def say(self, subject: str, payload: bytes) -> None:
+        """Publish to whoever listens now."""
+        for pattern, messages in self._listeners:
+            if _matches(pattern, subject):
+                messages.put_nowait(Message(subject, payload, 0))
+
+    async def listen(self, subject: str) -> AsyncIterator[Message]:
+        """What is said from now on."""
+        async for message in _heard(self._listeners, (subject, asyncio.Queue())):
+            yield message
+
     async def close(self) -> None:
         """End every subscription."""
-        for _, messages in self._subscribers:
+        for _, messages in (*self._subscribers, *self._listeners):
             messages.put_nowait(None)
 
     async def _follow(self, subject: str, after_sequence: int) -> AsyncIterator[Message]:
         messages: asyncio.Queue[Message | None] = asyncio.Queue()
         for message in await self.kept(subject, after_sequence):
             messages.put_nowait(message)
-        subscriber = (subject, messages)
-        self._subscribers.append(subscriber)
-        try:
-            while (message := await messages.get()) is not None:
-                yield message
-        finally:
-            self._subscribers.remove(subscriber)
+        async for message in _heard(self._subscribers, (subject, messages)):
+            yield message
+
+
+async def _heard(subscribers: list[_Subscriber], one: _Subscriber) -> AsyncIterator[Message]:
+    subscribers.append(one)
+    try:
+        while (message := await one[1].get()) is not None:
+            yield message
+    finally:
+        subscribers.remove(one)
 
 
 def _matches(pattern: str, subject: str) -> bool:

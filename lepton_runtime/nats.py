@@ -35,6 +35,7 @@ _CONNECT_S = 10.0
 _FETCH_S = 1.0  # short, because a fetch can go silent after a broker's restart
 _BATCH = 256
 _RETRY_S = 0.5
+_UNHEARD = 1_000  # messages that wait for a listener; further ones are dropped
 _DAY_S = 24 * 3600
 _STREAMS = (
     StreamConfig(
@@ -146,6 +147,25 @@ class NatsBus:
         except _FAILURES as error:
             raise UnavailableError("the log cannot be read now", hint="try again") from error
         return found
+
+    async def say(self, subject: str, payload: bytes) -> None:
+        """Publish to whoever listens now; lost when the broker is away."""
+        if not self._client.is_connected:
+            return  # what is said late is no news
+        try:
+            await self._client.publish(subject, payload)
+        except _FAILURES as error:
+            _log.warning("news lost", subject=subject, reason=repr(error))
+
+    async def listen(self, subject: str) -> AsyncIterator[Message]:
+        """What is said from now on, over any number of the broker's restarts."""
+        subscription = await self._client.subscribe(subject, pending_msgs_limit=_UNHEARD)
+        try:
+            async for raw in subscription.messages:
+                yield Message(raw.subject, raw.data, 0)
+        finally:
+            with contextlib.suppress(*_FAILURES):  # the connection is gone
+                await subscription.unsubscribe()
 
     async def close(self) -> None:
         """End every subscription and the connection."""

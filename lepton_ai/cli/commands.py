@@ -170,7 +170,15 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
     ],
     name: Annotated[str, typer.Option(help="Of the deployment; default: the model's.")] = "",
     version: Annotated[int, typer.Option(help="0: the newest.")] = 0,
-    replicas: Annotated[int, typer.Option(min=1)] = 1,
+    replicas: Annotated[
+        str, typer.Option(help="How many, or FEWEST:MOST to follow the load; 0:4 may sleep.")
+    ] = "1",
+    canary: Annotated[
+        int, typer.Option(min=0, max=99, help="Stay at this percent of the requests.")
+    ] = 0,
+    stage: Annotated[
+        float, typer.Option(min=0, help="Seconds at 1, 10, 50 and 100 %; 0: at once.")
+    ] = 10.0,
     variant: Annotated[str, typer.Option(help="Published with it, such as int8.")] = "",
     before: Annotated[
         list[str] | None, typer.Option(help="Model that runs before it on the same node.")
@@ -181,13 +189,19 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
         typer.Option("--set", metavar="OPTION=VALUE", help="Such as max_queue_delay_us=500."),
     ] = None,
 ) -> None:
-    """Serve a published model, and wait until it answers."""
+    """Serve a published model, and wait until it answers.
+
+    A new version takes over by stages, and is rolled back where it does worse.
+    """
+    fewest, most = parse_range(replicas)
     with Cluster() as cluster:
         endpoint = cluster.deploy(
             model,
             name=name,
             version=version,
-            replicas=replicas,
+            replicas=(fewest, most) if ":" in replicas else most,
+            canary=canary,
+            stage_s=stage,
             variant=variant,
             before=before or (),
             after=after or (),
@@ -211,7 +225,7 @@ def deployments(as_json: Json = False) -> None:
     if as_json:
         return print_json(found)
     print_table(
-        ("DEPLOYMENT", "MODEL", "STATE", "READY", "REASON"),
+        ("DEPLOYMENT", "MODEL", "STATE", "READY", "TRAFFIC", "REASON"),
         [
             (
                 entry.spec.name,
@@ -219,7 +233,8 @@ def deployments(as_json: Json = False) -> None:
                 deployment_pb2.DeploymentState.Name(entry.state)
                 .removeprefix("DEPLOYMENT_STATE_")
                 .lower(),
-                f"{entry.ready_replicas}/{entry.spec.replicas}",
+                f"{entry.ready_replicas}/{entry.wanted_replicas}",
+                " ".join(f"v{share.version}:{share.percent}%" for share in entry.traffic),
                 entry.reason,
             )
             for entry in found

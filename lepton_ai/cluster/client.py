@@ -64,6 +64,7 @@ _CALL_S = 30.0
 _OUTAGE_S = 60.0
 _RETRY_S = 0.5
 _POLL_S = 0.1
+_UP = (deployment_pb2.DEPLOYMENT_STATE_READY, deployment_pb2.DEPLOYMENT_STATE_ASLEEP)
 ENDED = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
 
 
@@ -403,7 +404,9 @@ class AsyncCluster:
         *,
         name: str = "",
         version: int = 0,
-        replicas: int = 1,
+        replicas: int | tuple[int, int] = 1,
+        canary: int = 0,
+        stage_s: float | None = None,
         variant: str = "",
         before: Sequence[str] = (),
         after: Sequence[str] = (),
@@ -412,12 +415,21 @@ class AsyncCluster:
     ) -> AsyncEndpoint:
         """Serve a model and wait until every replica answers.
 
+        Another version than the one that serves takes over by stages: it gets 1 %, 10 %, 50 % and
+        all of the requests, and is rolled back where it fails more often or takes longer. Where
+        nobody asks it takes over at once.
+
         Args:
             model: A published model's name; ``"name@alias"`` to follow an alias wherever it
                 moves; or a trained model, which is published first.
             name: Of the endpoint; by default the model's name, or its kind, such as "cnn".
             version: A published version; 0 for the newest.
-            replicas: Copies, each on a worker of its own.
+            replicas: Copies, each on a worker of its own; or the fewest and the most, between which
+                their number follows the load. With 0 as the fewest the model sleeps while nobody
+                asks, and the next request wakes it.
+            canary: Percent of the requests at which another version stays until the next `deploy`;
+                0 for no such stop.
+            stage_s: Seconds that each stage lasts, 10 by default; 0 switches without stages.
             variant: Serve this variant, published with the model, such as ``"int8"``.
             before: Published models that prepare its inputs, in order, on the same node:
                 ``"name"`` or ``"name:3"``. Each takes what the one before gave, by name, or where
@@ -430,7 +442,7 @@ class AsyncCluster:
         Raises:
             InvalidArgumentError: An option does not exist.
             NotFoundError: No such model or version.
-            ConflictError: It cannot be served; says why.
+            ConflictError: It cannot be served, or was rolled back; says why.
             DeadlineExceededError: It is not ready in time; it goes on becoming so.
         """
         if not isinstance(model, str):
@@ -438,13 +450,20 @@ class AsyncCluster:
             model, version = published.name, published.version
         model, _, alias = model.partition("@")
         spec = deployment_pb2.DeploymentSpec(
-            name=name or model, model=model, version=version, alias=alias, replicas=replicas
+            name=name or model, model=model, version=version, alias=alias
         )
         spec.variant = variant
         spec.before.extend(ensemble_step(text) for text in before)
         spec.after.extend(ensemble_step(text) for text in after)
         if options:
             spec.options.CopyFrom(serving_options(options))
+        if isinstance(replicas, int):
+            spec.replicas = replicas
+        else:
+            spec.scale.min_replicas, spec.scale.max_replicas = replicas
+        spec.rollout.hold_percent = canary
+        if stage_s is not None:
+            spec.rollout.stage_s = stage_s
         async with translated_errors():
             request = scheduler_pb2.ApplyDeploymentRequest(spec=spec)
             await self._scheduler.ApplyDeployment(request, timeout=_CALL_S)
@@ -717,11 +736,13 @@ def _check_room(workers: int, nodes: Sequence[node_pb2.Node]) -> None:
 
 
 def _answers(deployment: deployment_pb2.Deployment) -> bool:
-    """Whether every replica answers.
+    """Whether every replica answers, or would when asked.
 
     Raises:
         ConflictError: None ever will.
     """
     if deployment.state == deployment_pb2.DEPLOYMENT_STATE_FAILED:
         raise ConflictError(f"{deployment.spec.name!r} cannot be served: {deployment.reason}")
-    return deployment.state == deployment_pb2.DEPLOYMENT_STATE_READY
+    if deployment.state == deployment_pb2.DEPLOYMENT_STATE_ROLLED_BACK:
+        raise ConflictError(deployment.reason)
+    return deployment.state in _UP

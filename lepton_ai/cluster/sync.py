@@ -340,14 +340,16 @@ class Cluster:
         *,
         name: str = "",
         version: int = 0,
-        replicas: int = 1,
+        replicas: int | tuple[int, int] = 1,
+        canary: int = 0,
+        stage_s: float | None = None,
         variant: str = "",
         before: Sequence[str] = (),
         after: Sequence[str] = (),
         options: Mapping[str, int | Sequence[int]] | None = None,
         timeout_s: float = 60.0,
     ) -> Endpoint:
-        """Serve a model and wait until every replica answers."""
+        """Serve a model and wait until every replica answers; see `AsyncCluster.deploy`."""
         inner = self._loop.run(
             self._inner.deploy(
                 model,
@@ -358,6 +360,8 @@ class Cluster:
                 before=before,
                 after=after,
                 options=options,
+                canary=canary,
+                stage_s=stage_s,
                 timeout_s=timeout_s,
             )
         )

@@ -10,7 +10,7 @@ import pytest
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1.event_pb2 import Event, LeaderElected
 from lepton_ai.proto.v1.node_pb2 import Node
-from lepton_runtime.bus import EVENTS, job_logs, job_progress
+from lepton_runtime.bus import EVENTS, SERVING, job_logs, job_progress
 from lepton_runtime.clock import ManualClock
 from lepton_runtime.events import publish_event
 
@@ -72,6 +72,21 @@ def test_a_new_subscription_hears_nothing_old(open_bus, job_id):
                     await bus.publish(subject, b"new")
                     await asyncio.wait([waiting], timeout=0.05)
                 assert waiting.result().payload == b"new"
+
+    run(scenario())
+
+
+def test_what_is_said_is_heard_by_those_who_listen_and_kept_by_nobody(open_bus, job_id):
+    async def scenario() -> None:
+        async with open_bus() as bus:
+            await bus.say(f"{SERVING}.{job_id}", b"old")
+            async with aclosing(bus.listen(f"{SERVING}.*")) as messages:
+                waiting = asyncio.ensure_future(anext(messages))
+                while not waiting.done():
+                    await bus.say(f"{SERVING}.{job_id}", b"new")
+                    await asyncio.wait([waiting], timeout=0.05)
+                heard = waiting.result()
+            assert (heard.subject, heard.payload) == (f"{SERVING}.{job_id}", b"new")
 
     run(scenario())
 

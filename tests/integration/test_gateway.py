@@ -39,17 +39,18 @@ from lepton_ai.proto.v1 import (
     node_pb2,
     scheduler_pb2,
     scheduler_pb2_grpc,
+    serving_pb2,
     task_pb2,
 )
 from lepton_gateway.envoy.clusters import Tls
 from lepton_gateway.envoy.limits import Limits
-from lepton_gateway.gateway import Place, running_gateway
+from lepton_gateway.gateway import Engines, Place, running_gateway
 from lepton_gateway.queued.service import QueueingLimits, opened_queue
 from lepton_runtime import keys
 from lepton_runtime.auth import TokenVerifier
 from lepton_runtime.certificates import Authority
 from lepton_runtime.clock import SystemClock
-from lepton_runtime.memory import MemoryState
+from lepton_runtime.memory import MemoryBus, MemoryState
 from lepton_runtime.memory_queues import MemoryQueues
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_runtime.state import Remove, Write
@@ -135,10 +136,17 @@ class Replica:
             self.load(name, "1", model)
 
     def load(self, name: str, version: str, path: Path) -> None:
-        command = {"op": "load", "id": 1, "name": name, "version": version, "path": str(path)}
+        command = {"op": "load", "id": 1, "name": name, "version": version}
+        command["steps"] = [{"path": str(path)}]
         assert self.child.stdin is not None
         self.child.stdin.write(json.dumps(command).encode() + b"\n")
         assert self._event()["event"] == "loaded"
+
+    def unload(self, name: str, version: str) -> None:
+        command = {"op": "unload", "id": 1, "name": name, "version": version}
+        assert self.child.stdin is not None
+        self.child.stdin.write(json.dumps(command).encode() + b"\n")
+        assert self._event()["event"] == "unloaded"
 
     def kill(self) -> None:
         self.child.kill()
@@ -178,7 +186,8 @@ class Cluster:
         self.queues = MemoryQueues()
         self.port = _free_port()
         self._folder = folder
-        self._state = MemoryState()
+        self._state, self._bus = MemoryState(), MemoryBus()
+        self.reports: list[serving_pb2.ServingReport] = []
         self._loop = asyncio.new_event_loop()
         self._ready, self.stopping = Event(), asyncio.Event()
         self._thread = Thread(target=self._loop.run_until_complete, args=(self._run(),))
@@ -219,12 +228,28 @@ class Cluster:
         queueing = await opened_queue(
             self.queues, self.keys.verifier, self.keys.signing_key, QueueingLimits(wait_s=60.0)
         )
-        async with running_gateway(
-            self._state, SystemClock(), place, LIMITS, queueing, version="0.1.0"
-        ):
+        engines = Engines(self._state, self._bus, SystemClock(), "g", "1")
+        listening = asyncio.create_task(self._listen())
+        async with running_gateway(engines, place, LIMITS, queueing, version="0.1.0"):
             self._ready.set()
             await self.stopping.wait()
+        listening.cancel()
         await server.stop(None)
+
+    async def _listen(self) -> None:
+        async for message in self._bus.listen("lepton.v1.serving.*"):
+            self.reports.append(serving_pb2.ServingReport.FromString(message.payload))
+
+    def split(self, name: str, address: str, revision: int, **traffic: int) -> None:
+        """Versions (v1, v2 …) of a deployment on one server, and their shares in percent."""
+        deployment = deployment_pb2.Deployment(traffic_revision=revision)
+        deployment.spec.name = name
+        writes = list[Write]()
+        for key, percent in traffic.items():
+            version = int(key.removeprefix("v"))
+            deployment.traffic.add(version=version, percent=percent)
+            writes += _replica_records(name, f"{name}-{key}-0", address, version)
+        self.commit(*writes, Write(keys.deployment(name), deployment.SerializeToString()))
 
     def deploy(self, name: str, *addresses: str) -> None:
         """Records as scheduler and workers write them."""
@@ -232,6 +257,7 @@ class Cluster:
         deployment = deployment_pb2.Deployment(
             spec=spec, state=deployment_pb2.DEPLOYMENT_STATE_PROGRESSING
         )
+        deployment.traffic.add(version=1, percent=100)
         writes = [Write(keys.deployment(name), deployment.SerializeToString())]
         for number, address in enumerate(addresses):
             writes += _replica_records(name, f"{name}-v1-{number}", address)
@@ -296,8 +322,8 @@ class Cluster:
             return call(message, timeout=TIMEOUT_S, metadata=metadata)
 
 
-def _replica_records(deployment: str, task_id: str, address: str) -> list[Write]:
-    replica = task_pb2.ReplicaTask(deployment=deployment, model="scale", version=1)
+def _replica_records(deployment: str, task_id: str, address: str, version: int = 1) -> list[Write]:
+    replica = task_pb2.ReplicaTask(deployment=deployment, model="scale", version=version)
     task = task_pb2.Task(id=task_id, node_id="w", attempt=1, replica=replica)
     status = task_pb2.TaskStatus(
         task_id=task_id,
@@ -404,6 +430,81 @@ def test_a_revoked_key_is_refused(cluster: Cluster) -> None:
     cluster.revoke("stolen")
     eventually(lambda: cluster.request("GET", "/v2", token=token).status == 403)
     assert cluster.request("GET", "/v2").status == 200
+
+
+def test_versions_share_requests_as_told_and_are_reported(cluster: Cluster, model: Path) -> None:
+    def asked(path: str = "/v2/models/split/infer") -> str:
+        return cluster.request("POST", path, _rest_input([1.0])).json["model_version"]
+
+    def called(version: str = "") -> str:
+        request = _grpc_input("split", [1.0])
+        request.model_version = version
+        return cluster.call(INFER, request, pb.ModelInferResponse).model_version
+
+    def reported() -> dict[int, list[serving_pb2.VersionLoad]]:
+        """What was reported of each version since its share was changed last."""
+        found: dict[int, list[serving_pb2.VersionLoad]] = {1: [], 2: []}
+        for report in cluster.reports:
+            for load in report.deployments:
+                if load.name == "split" and load.traffic_revision == 7:
+                    for version in load.versions:
+                        found[version.version].append(version)
+        return found
+
+    with ExitStack() as stack:
+        replica = Replica(stack, model, "split")
+        replica.load("split", "2", model)
+        cluster.split("split", replica.address, 6, v1=100, v2=0)
+        eventually(lambda: cluster.infer("split", [1.0]).status == 200)
+        assert {asked() for _ in range(20)} == {"1"}
+        cluster.split("split", replica.address, 7, v1=50, v2=50)
+        eventually(lambda: any(reported()[2]))
+        answers = [asked() for _ in range(60)] + [called() for _ in range(20)]
+        assert 15 < answers.count("1") < 65
+        for version in ("1", "2"):
+            assert asked(f"/v2/models/split/versions/{version}/infer") == version
+            assert called(version) == version
+        missing = cluster.request("POST", "/v2/models/split/versions/3/infer", _rest_input([1.0]))
+        assert missing.status == 404
+        eventually(lambda: sum(v.requests for both in reported().values() for v in both) >= 85)
+        eventually(lambda: sum(v.errors for both in reported().values() for v in both) == 1)
+        eventually(lambda: all(sum(v.seconds for v in both) for both in reported().values()))
+        assert {v.healthy for both in reported().values() for v in both} == {1}
+        cluster.split("split", replica.address, 8, v2=100)
+        eventually(lambda: cluster.reports[-1].deployments[-1].traffic_revision == 8)
+        assert {asked() for _ in range(20)} == {"2"}
+        cluster.commit(Remove(keys.deployment("split")))
+
+
+def test_requests_wait_for_a_sleeping_model(cluster: Cluster, model: Path) -> None:
+    asleep = deployment_pb2.Deployment(traffic_revision=1)
+    asleep.spec.name = "dozy"
+    asleep.spec.scale.max_replicas = 1
+    asleep.traffic.add(version=1, percent=100)
+
+    def ask(number: int) -> Any:
+        if number % 2:
+            return cluster.infer("dozy", [float(number)]).json["outputs"][0]["data"]
+        answer = cluster.call(INFER, _grpc_input("dozy", [float(number)]), pb.ModelInferResponse)
+        return np.frombuffer(answer.raw_output_contents[0], np.float32).tolist()
+
+    def waiting() -> int:
+        loads = [one for one in cluster.reports[-1].deployments if one.name == "dozy"]
+        return loads[0].waiting if loads else 0
+
+    with ExitStack() as stack:
+        replica = Replica(stack, model, "dozy")
+        cluster.commit(Write(keys.deployment("dozy"), asleep.SerializeToString()))
+        ready = "/v2/models/dozy/ready"
+        eventually(lambda: cluster.request("GET", ready).status == 200)
+        assert "dozy" in cluster.request("GET", "/v2/models").json["models"]
+        with ThreadPoolExecutor(6) as threads:
+            answers = threads.map(ask, range(6))
+            eventually(lambda: waiting() == 6)
+            cluster.commit(*_replica_records("dozy", "dozy-v1-0", replica.address))
+            assert list(answers) == [[2.0 * number] for number in range(6)]
+        eventually(lambda: waiting() == 0)
+        cluster.commit(Remove(keys.deployment("dozy")))
 
 
 def test_missing_key_over_grpc(cluster: Cluster) -> None:
@@ -592,14 +693,14 @@ def test_an_unmodified_tritonclient(
         replica = Replica(stack, triton_models["tens:1"], "tens")
         replica.load("tens", "2", triton_models["tens:2"])
         replica.load("echo", "1", triton_models["echo:1"])
-        cluster.deploy("tens", replica.address)
+        cluster.split("tens", replica.address, 1, v1=0, v2=100)
         cluster.deploy("echo", replica.address)
         eventually(lambda: cluster.infer("tens", [1.0] * 4).status == 200)
         eventually(lambda: cluster.request("GET", "/v2/models/echo").status == 200)
         address = f"127.0.0.1:{cluster.port}"
         calls = [str(triton_python), str(TRITON_CALLS), address, address, cluster.keys.token()]
         done = subprocess.run(calls, check=False, timeout=TIMEOUT_S)
-        cluster.remove("tens", 0)
+        cluster.commit(Remove(keys.deployment("tens")))
         cluster.remove("echo", 0)
     assert done.returncode == 0
 

@@ -28,6 +28,7 @@ from lepton_runtime.state import (
 from lepton_scheduler.actions import Action
 from lepton_scheduler.cluster import ENDED, Cluster, job_of
 from lepton_scheduler.core import decide
+from lepton_scheduler.measures import Measures
 from lepton_scheduler.observer import TYPES, Observer
 from lepton_scheduler.transactions import transaction
 
@@ -115,7 +116,7 @@ class Scheduler:
         if not view.has_seen(self.written):
             return 0
         self.written = {}
-        for action in decide(time, view.cluster()):
+        for action in decide(time, view.cluster(Measures())):
             if chance.random() < chaos / 8:
                 break  # it is stopped in the middle
             if chance.random() < chaos / 20:
@@ -159,7 +160,7 @@ class Contest:
 
     @property
     def cluster(self) -> Cluster:
-        return self.store.truth.cluster()
+        return self.store.truth.cluster(Measures())
 
     def put(self, key: str, value: bytes) -> None:
         assert self.store.commit([], [Write(key, value)])

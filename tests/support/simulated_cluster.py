@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 
-from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, serving_pb2, storage_pb2, task_pb2
 from lepton_scheduler.actions import (
     Action,
     PlaceGang,
@@ -45,15 +45,24 @@ class Simulation:
         if self.random.random() < 0.5:
             spec.alias = "champion"
             self.cluster.aliases["digits", "champion"] = 1
-        self.cluster.deployments["digits"] = deployment_pb2.Deployment(spec=spec)
+        self.cluster.deployments["digits"] = deployment_pb2.Deployment(spec=spec, generation=1)
+        for number in range(self.random.randint(0, 2)):
+            name = f"g{number}"
+            self.cluster.gateways[name] = node_pb2.Node(id=name, incarnation="1")
+        # What gateways do with requests: the record as each has it.
+        self.routes: dict[str, deployment_pb2.Deployment] = {}
+        self.bad = self.random.random() < 0.3
 
     def roll(self) -> None:
-        """Ask for the new version, by name or by the alias that the deployment follows."""
-        spec = self.cluster.deployments["digits"].spec
+        """Ask for another version, by name or by the alias that the deployment follows."""
+        deployment = self.cluster.deployments["digits"]
+        spec = deployment.spec
         if spec.alias:
-            self.cluster.aliases[spec.model, spec.alias] = 2
+            self.cluster.aliases[spec.model, spec.alias] = 3 - spec.version
         else:
-            spec.version = 2
+            spec.version = 3 - spec.version
+            deployment.generation += 1
+        spec.rollout.stage_s = self.random.choice((0.0, 3.0, 10.0))
 
     def start(self, name: str) -> None:
         self.incarnations[name] += 1
@@ -84,6 +93,7 @@ class Simulation:
             self.apply(action)
             self.check()
         self.work(chaos)
+        self.carry(chaos)
 
     def disturb(self, chaos: float) -> None:
         for name in self.names:
@@ -120,10 +130,12 @@ class Simulation:
                 assert (task.node_id, task.id) in self.cluster.tasks
                 self.cluster.tasks[task.node_id, task.id] = task
             case RemoveTask(task=task):
+                self.check_unused(task)
                 self.remove(task)
             case UpdateJob(job=job):
                 self.cluster.jobs[job.id] = job
             case UpdateDeployment(deployment=deployment):
+                self.check_warm(deployment)
                 self.cluster.deployments[deployment.spec.name] = deployment
 
     def place(self, task: task_pb2.Task) -> None:
@@ -161,6 +173,70 @@ class Simulation:
         if state == task_pb2.TASK_STATE_TRAINED and task.trainer.publish:
             return task_pb2.TASK_STATE_SUCCEEDED
         return state
+
+    def carry(self, chaos: float) -> None:
+        """Gateways take note of the deployment, some of them late, and report their requests."""
+        for name in list(self.cluster.gateways):
+            if self.random.random() < chaos / 10:
+                self.incarnations[name] += 1
+                node = node_pb2.Node(id=name, incarnation=str(self.incarnations[name] + 1))
+                self.cluster.gateways[name] = node
+                self.routes.pop(name, None)
+            if self.random.random() >= chaos:
+                deployment = deployment_pb2.Deployment()
+                deployment.CopyFrom(self.cluster.deployments["digits"])
+                self.routes[name] = deployment
+            if self.random.random() >= chaos:
+                self.cluster.measures.add(self.now, self.report(name))
+
+    def report(self, gateway: str) -> serving_pb2.ServingReport:
+        report = serving_pb2.ServingReport(
+            node_id=gateway, incarnation=self.cluster.gateways[gateway].incarnation
+        )
+        route = self.routes.get(gateway)
+        if route is None:
+            return report
+        load = report.deployments.add(name="digits", traffic_revision=route.traffic_revision)
+        busy = self.random.random() < 0.5
+        for version in (1, 2):
+            share = sum(s.percent for s in route.traffic if s.version == version) * busy
+            healthy = len(self.answering(version))
+            failed = share if version == 2 and self.bad else 0
+            load.versions.add(
+                version=version,
+                healthy=healthy,
+                outstanding=share // 20,
+                requests=share,
+                errors=failed,
+            )
+        return report
+
+    def answering(self, version: int) -> list[task_pb2.Task]:
+        running = task_pb2.TASK_STATE_RUNNING
+        return [
+            task
+            for task in self.cluster.alive()
+            if task.replica.version == version and self.cluster.status_of(task).state == running
+        ]
+
+    def check_warm(self, deployment: deployment_pb2.Deployment) -> None:
+        """No version begins to get requests before it answers, while there is one that does."""
+        before = {s.version for s in self.cluster.deployments[deployment.spec.name].traffic}
+        fresh = {s.version for s in deployment.traffic} - before
+        if any(self.answering(version) for version in before) or not before:
+            assert all(self.answering(version) for version in fresh), "sent to nobody"
+
+    def check_unused(self, task: task_pb2.Task) -> None:
+        """No gateway sends requests to a replica that answers and is stopped."""
+        if task not in self.answering(task.replica.version):
+            return
+        for name in self.cluster.gateways:
+            route = self.routes.get(name)
+            if route is None:  # it has just started, and reads the newest record first
+                continue
+            key = f"{task.node_id}/{task.id}"
+            shares = {share.version for share in route.traffic}
+            assert task.replica.version not in shares or key in route.leaving, f"{key} is in use"
 
     def check(self) -> None:
         used, homes = defaultdict[str, float](float), Counter[str]()

@@ -18,11 +18,37 @@ class DeploymentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEPLOYMENT_STATE_READY: _ClassVar[DeploymentState]
     DEPLOYMENT_STATE_DEGRADED: _ClassVar[DeploymentState]
     DEPLOYMENT_STATE_FAILED: _ClassVar[DeploymentState]
+    DEPLOYMENT_STATE_ROLLED_BACK: _ClassVar[DeploymentState]
+    DEPLOYMENT_STATE_ASLEEP: _ClassVar[DeploymentState]
 DEPLOYMENT_STATE_UNSPECIFIED: DeploymentState
 DEPLOYMENT_STATE_PROGRESSING: DeploymentState
 DEPLOYMENT_STATE_READY: DeploymentState
 DEPLOYMENT_STATE_DEGRADED: DeploymentState
 DEPLOYMENT_STATE_FAILED: DeploymentState
+DEPLOYMENT_STATE_ROLLED_BACK: DeploymentState
+DEPLOYMENT_STATE_ASLEEP: DeploymentState
+
+class Scale(_message.Message):
+    __slots__ = ("min_replicas", "max_replicas", "target_outstanding", "calm_s")
+    MIN_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    MAX_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_OUTSTANDING_FIELD_NUMBER: _ClassVar[int]
+    CALM_S_FIELD_NUMBER: _ClassVar[int]
+    min_replicas: int
+    max_replicas: int
+    target_outstanding: int
+    calm_s: float
+    def __init__(self, min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., target_outstanding: _Optional[int] = ..., calm_s: _Optional[float] = ...) -> None: ...
+
+class RolloutSpec(_message.Message):
+    __slots__ = ("stage_s", "stage_requests", "hold_percent")
+    STAGE_S_FIELD_NUMBER: _ClassVar[int]
+    STAGE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    HOLD_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    stage_s: float
+    stage_requests: int
+    hold_percent: int
+    def __init__(self, stage_s: _Optional[float] = ..., stage_requests: _Optional[int] = ..., hold_percent: _Optional[int] = ...) -> None: ...
 
 class ServingOptions(_message.Message):
     __slots__ = ("max_batch_size", "preferred_batch_sizes", "max_queue_delay_us", "queue_capacity", "cache_bytes")
@@ -56,7 +82,7 @@ class EnsembleStep(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DeploymentSpec(_message.Message):
-    __slots__ = ("name", "model", "version", "replicas", "alias", "resources", "options", "before", "after", "inputs", "variant")
+    __slots__ = ("name", "model", "version", "replicas", "alias", "resources", "scale", "rollout", "options", "before", "after", "inputs", "variant")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +96,8 @@ class DeploymentSpec(_message.Message):
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
@@ -81,15 +109,37 @@ class DeploymentSpec(_message.Message):
     replicas: int
     alias: str
     resources: _node_pb2.Resources
+    scale: Scale
+    rollout: RolloutSpec
     options: ServingOptions
     before: _containers.RepeatedCompositeFieldContainer[EnsembleStep]
     after: _containers.RepeatedCompositeFieldContainer[EnsembleStep]
     inputs: _containers.ScalarMap[str, str]
     variant: str
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., options: _Optional[_Union[ServingOptions, _Mapping]] = ..., before: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., variant: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., scale: _Optional[_Union[Scale, _Mapping]] = ..., rollout: _Optional[_Union[RolloutSpec, _Mapping]] = ..., options: _Optional[_Union[ServingOptions, _Mapping]] = ..., before: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., variant: _Optional[str] = ...) -> None: ...
+
+class Rollout(_message.Message):
+    __slots__ = ("version", "percent", "stage_began_at", "since_revision")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    STAGE_BEGAN_AT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    percent: int
+    stage_began_at: _timestamp_pb2.Timestamp
+    since_revision: int
+    def __init__(self, version: _Optional[int] = ..., percent: _Optional[int] = ..., stage_began_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., since_revision: _Optional[int] = ...) -> None: ...
+
+class TrafficShare(_message.Message):
+    __slots__ = ("version", "percent")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    percent: int
+    def __init__(self, version: _Optional[int] = ..., percent: _Optional[int] = ...) -> None: ...
 
 class Deployment(_message.Message):
-    __slots__ = ("spec", "tenant", "state", "reason", "ready_replicas", "generation", "created_at", "updated_at")
+    __slots__ = ("spec", "tenant", "state", "reason", "ready_replicas", "generation", "created_at", "updated_at", "serving_version", "rollout", "traffic", "leaving", "traffic_revision", "traffic_changed_at", "wanted_replicas", "rejected_generation", "rejected_reason", "serving_spec")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +148,16 @@ class Deployment(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    SERVING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_REVISION_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_CHANGED_AT_FIELD_NUMBER: _ClassVar[int]
+    WANTED_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_REASON_FIELD_NUMBER: _ClassVar[int]
+    SERVING_SPEC_FIELD_NUMBER: _ClassVar[int]
     spec: DeploymentSpec
     tenant: str
     state: DeploymentState
@@ -106,4 +166,14 @@ class Deployment(_message.Message):
     generation: int
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[DeploymentState, str]] = ..., reason: _Optional[str] = ..., ready_replicas: _Optional[int] = ..., generation: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    serving_version: int
+    rollout: Rollout
+    traffic: _containers.RepeatedCompositeFieldContainer[TrafficShare]
+    leaving: _containers.RepeatedScalarFieldContainer[str]
+    traffic_revision: int
+    traffic_changed_at: _timestamp_pb2.Timestamp
+    wanted_replicas: int
+    rejected_generation: int
+    rejected_reason: str
+    serving_spec: DeploymentSpec
+    def __init__(self, spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[DeploymentState, str]] = ..., reason: _Optional[str] = ..., ready_replicas: _Optional[int] = ..., generation: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., serving_version: _Optional[int] = ..., rollout: _Optional[_Union[Rollout, _Mapping]] = ..., traffic: _Optional[_Iterable[_Union[TrafficShare, _Mapping]]] = ..., leaving: _Optional[_Iterable[str]] = ..., traffic_revision: _Optional[int] = ..., traffic_changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wanted_replicas: _Optional[int] = ..., rejected_generation: _Optional[int] = ..., rejected_reason: _Optional[str] = ..., serving_spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ...) -> None: ...

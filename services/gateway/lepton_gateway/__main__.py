@@ -8,7 +8,7 @@ import structlog
 
 from lepton_ai.proto.v1 import gateway_pb2, gateway_pb2_grpc, node_pb2
 from lepton_gateway.envoy.clusters import Tls
-from lepton_gateway.gateway import Place, running_gateway
+from lepton_gateway.gateway import Engines, Place, running_gateway
 from lepton_gateway.queued.service import opened_queue
 from lepton_gateway.servicer import GatewayServicer
 from lepton_gateway.settings import GatewaySettings
@@ -36,9 +36,10 @@ async def main(settings: GatewaySettings, runtime: Runtime) -> None:
         runtime.queues, runtime.verifier, settings.signing_key, settings.queueing
     )
     try:
-        async with running_gateway(
-            runtime.state, runtime.clock, place, settings.limits, queueing, version=release
-        ):
+        engines = Engines(
+            runtime.state, runtime.bus, runtime.clock, settings.node_id, runtime.incarnation
+        )
+        async with running_gateway(engines, place, settings.limits, queueing, version=release):
             await _be_member(settings, runtime)
     finally:
         await server.drain(_GRACE_S)

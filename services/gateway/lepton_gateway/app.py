@@ -28,6 +28,7 @@ from lepton_gateway.protocol import (
     why_not,
 )
 from lepton_gateway.table import RouteTable
+from lepton_gateway.waking import WOKEN_HEADER, Request, Waking
 
 __all__ = ["App"]
 
@@ -55,25 +56,53 @@ class App:
 
     Args:
         table: Answers the table of the moment.
+        waking: Holds requests for models that sleep.
         openapi: The description of the REST interface.
         version: Of this software.
     """
 
     def __init__(
-        self, table: Callable[[], RouteTable], openapi: Mapping[str, Any], version: str
+        self,
+        table: Callable[[], RouteTable],
+        waking: Waking,
+        openapi: Mapping[str, Any],
+        version: str,
     ) -> None:
         self._table = table
+        self._waking = waking
         self._openapi = orjson.dumps(openapi)
         self._docs = (files("lepton_gateway") / "docs.html").read_bytes()
         self._version = version
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        """Answer one request. No page needs a body, so none is read."""
-        answer = self._answer(scope)
+        """Answer one request. Only for a sleeping model its body is of interest."""
+        name = _model(scope)
+        if name and self._waking.is_asleep(name):
+            answer = await self._wake(name, scope, receive)
+        else:
+            answer = self._answer(scope)
         headers = [(b"content-type", answer.content_type), *answer.headers]
         headers.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    async def _wake(self, name: str, scope: _Scope, receive: _Receive) -> _Answer:
+        path = [part for part in scope["path"].split("/") if part]
+        if path[-1] == "ready":
+            return _json({"name": name, "ready": True})
+        try:
+            if _header(scope, WOKEN_HEADER):
+                raise why_not(self._table(), name)
+            found = await self._waking.answer(name, await _read(scope, receive))
+        except LeptonError as error:
+            return _error(error, path)
+        except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
+            _log.exception("request_failed")
+            return _error(InternalError("the request failed"), path)
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in found.headers]
+        types = [value for name, value in headers if name == b"content-type"]
+        others = tuple(header for header in headers if header[0] != b"content-type")
+        return _Answer(found.status, types[0] if types else _JSON, found.body, others)
 
     def _answer(self, scope: _Scope) -> _Answer:
         path = [part for part in scope["path"].split("/") if part]
@@ -93,7 +122,7 @@ class App:
             case ["openapi.json"]:
                 return _Answer(200, _JSON, self._openapi)
             case ["inference.GRPCInferenceService", method]:
-                model = dict(scope["headers"]).get(MODEL_HEADER.encode(), b"").decode("latin-1")
+                model = _header(scope, MODEL_HEADER)
                 return _Answer(200, _MESSAGE, answer_call(method, model, table, self._version))
             case ["grpc.health.v1.Health", "Check"]:
                 return _Answer(200, _MESSAGE, SERVING)
@@ -122,6 +151,35 @@ class App:
                 )
             case _:
                 raise _no_such(whole)
+
+
+def _model(scope: _Scope) -> str:
+    """The model that a request names; empty for none."""
+    match [part for part in scope["path"].split("/") if part]:
+        case ["v2", "models", name, *_]:
+            return name
+        case ["inference.GRPCInferenceService", _]:
+            return _header(scope, MODEL_HEADER)
+        case _:
+            return ""
+
+
+def _header(scope: _Scope, name: str) -> str:
+    return dict(scope["headers"]).get(name.encode(), b"").decode("latin-1")
+
+
+async def _read(scope: _Scope, receive: _Receive) -> Request:
+    """A request as a whole. Envoy sees to its size."""
+    body, more = b"", True
+    while more:
+        part = await receive()
+        body += part.get("body", b"")
+        more = part.get("more_body", False)
+    target = scope["raw_path"].decode("latin-1")
+    if scope["query_string"]:
+        target += "?" + scope["query_string"].decode("latin-1")
+    headers = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"]]
+    return Request(scope["method"], target, headers, body)
 
 
 def _no_such(path: str) -> NotFoundError:

@@ -25,14 +25,17 @@ from lepton_gateway.mirror import Mirror
 from lepton_gateway.openapi import openapi_document
 from lepton_gateway.pages import PageServer
 from lepton_gateway.queued.service import Queueing
+from lepton_gateway.reporting import Reporter
 from lepton_gateway.routing import Routing
+from lepton_gateway.waking import Waking
 from lepton_runtime import keys
+from lepton_runtime.bus import Bus
 from lepton_runtime.cancellation import end
 from lepton_runtime.clock import Clock
 from lepton_runtime.relay import Relay
 from lepton_runtime.state import State
 
-__all__ = ["Place", "running_gateway"]
+__all__ = ["Engines", "Place", "running_gateway"]
 
 _ADMIN_SOCKET = "admin"
 _RELAY_SOCKET = "relay"
@@ -45,6 +48,25 @@ _DESCRIBED = (
     health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
 )
 _FOLLOWED = (keys.NODES, keys.DEPLOYMENTS, keys.TASKS, keys.TASK_STATUS, keys.REVOKED_KEYS)
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What a gateway stands on.
+
+    Args:
+        state: The truth.
+        bus: Takes its reports.
+        clock: Time.
+        node_id: Its name.
+        incarnation: Of this start of it.
+    """
+
+    state: State
+    bus: Bus
+    clock: Clock
+    node_id: str
+    incarnation: str
 
 
 @dataclass(frozen=True)
@@ -93,19 +115,12 @@ class Place:
 
 @asynccontextmanager
 async def running_gateway(
-    state: State,
-    clock: Clock,
-    place: Place,
-    limits: Limits,
-    queueing: Queueing,
-    *,
-    version: str,
+    engines: Engines, place: Place, limits: Limits, queueing: Queueing, *, version: str
 ) -> AsyncGenerator[None]:
     """A gateway that takes requests inside the block, and is drained and gone after it.
 
     Args:
-        state: The truth.
-        clock: Time.
+        engines: What it stands on.
         place: Where it listens and what it uses.
         limits: What it refuses.
         queueing: Requests that wait.
@@ -115,16 +130,17 @@ async def running_gateway(
         NotFoundError: Envoy is not installed.
         UnavailableError: It does not start.
     """
-    mirror = Mirror(state, _FOLLOWED)
+    mirror, clock = Mirror(engines.state, _FOLLOWED), engines.clock
     folder = place.data_dir / "envoy"
     folder.mkdir(parents=True, exist_ok=True)
     documents = DocumentFolder(folder)
     routing = Routing(mirror, clock, documents, limits, place.tls)
-    app = App(lambda: routing.table, openapi_document(version), version)
-    pages = PageServer(queueing.api(app, lambda: routing.table, clock))
     # The path of a Unix socket may be no longer than about a hundred bytes.
     with tempfile.TemporaryDirectory(prefix="lepton-") as short:
         sockets = Path(short)
+        waking = _waking(routing, sockets / _RELAY_SOCKET, clock, limits)
+        app = App(lambda: routing.table, waking, openapi_document(version), version)
+        pages = PageServer(queueing.api(app, lambda: routing.table, clock))
         relay = Relay(
             f"unix:{sockets / _RELAY_SOCKET}",
             limits.max_request_bytes,
@@ -133,7 +149,9 @@ async def running_gateway(
         )
         listening = place.listening(sockets, folder, pages.port, await relay.start(), limits)
         config = documents.replace("bootstrap.json", json.dumps(bootstrap(listening)).encode())
-        envoy = Envoy(config, Admin(sockets / _ADMIN_SOCKET), clock, place.concurrency)
+        admin = Admin(sockets / _ADMIN_SOCKET)
+        envoy = Envoy(config, admin, clock, place.concurrency)
+        reporter = _reporter(admin, routing, engines, waking)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(pages.run_until_stopped())
             following = tasks.create_task(mirror.follow())
@@ -150,11 +168,35 @@ async def running_gateway(
                         clock,
                     )
                 )
+                reporting = tasks.create_task(reporter.run())
                 yield
                 await end(dispatching)
+                await end(reporting)
                 await envoy.drain(place.drain_timeout_s)
             finally:
                 pages.should_exit = True
                 await relay.stop(_GRACE_S)
                 for task in (following, updating, carrying):
                     task.cancel()
+
+
+def _waking(routing: Routing, envoy: Path, clock: Clock, limits: Limits) -> Waking:
+    return Waking(
+        table=lambda: routing.table,
+        envoy=envoy,
+        clock=clock,
+        patience_s=limits.inference_timeout_s,
+        capacity=limits.max_requests,
+        tell=routing.changed.set,
+    )
+
+
+def _reporter(admin: Admin, routing: Routing, engines: Engines, waking: Waking) -> Reporter:
+    return Reporter(
+        admin=admin,
+        routing=routing,
+        bus=engines.bus,
+        node_id=engines.node_id,
+        incarnation=engines.incarnation,
+        waiting=waking.waiting,
+    )

@@ -41,6 +41,10 @@ class Mirror:
         await self._changed.wait()
         self._changed.clear()
 
+    def touch(self) -> None:
+        """Have whoever waits for a change look again."""
+        self._changed.set()
+
     async def _follow(self, prefix: str) -> None:
         async for change in self._state.watch(prefix):
             self._apply(prefix, change)

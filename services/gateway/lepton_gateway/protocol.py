@@ -39,7 +39,7 @@ def server_metadata(version: str) -> dict[str, Any]:
 
 def model_names(table: RouteTable) -> list[str]:
     """Names that can be called now."""
-    return [found.name for found in table.deployments if found.replicas]
+    return [found.name for found in table.deployments if found.replicas or found.sleeps]
 
 
 def repository_index(table: RouteTable) -> list[dict[str, str]]:

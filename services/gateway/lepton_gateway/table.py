@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from lepton_ai.proto.v1 import deployment_pb2, node_pb2, task_pb2
 from lepton_runtime import keys
 
-__all__ = ["Replica", "RouteTable", "RoutedDeployment", "build_table"]
+__all__ = ["Group", "Replica", "RouteTable", "RoutedDeployment", "build_table"]
 
 
 @dataclass(frozen=True, order=True)
@@ -25,6 +26,20 @@ class Replica:
     version: int
 
 
+class Group(NamedTuple):
+    """Replicas that can stand in for each other.
+
+    Args:
+        name: Of the deployment.
+        version: Theirs.
+        addresses: host:port of each.
+    """
+
+    name: str
+    version: int
+    addresses: tuple[str, ...]
+
+
 @dataclass(frozen=True, order=True)
 class RoutedDeployment:
     """A deployment as clients see it.
@@ -34,12 +49,35 @@ class RoutedDeployment:
         state: Of the deployment as a whole, such as "READY".
         reason: Why it is in this state; may be empty.
         replicas: Those that answer, in order of their addresses.
+        traffic: Versions and their shares of the requests that name none, in percent.
+        traffic_revision: The change of the deployment's traffic that this is.
+        sleeps: Whether it has no replica while nobody asks, and gets one when somebody does.
+        awake: Whether a request would be answered; where it sleeps that is waited for.
     """
 
     name: str
     state: str
     reason: str = ""
     replicas: tuple[Replica, ...] = ()
+    traffic: tuple[tuple[int, int], ...] = ()
+    traffic_revision: int = 0
+    sleeps: bool = False
+    awake: bool = True
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Versions with a replica that answers, lowest first."""
+        return tuple(sorted({replica.version for replica in self.replicas}))
+
+    @property
+    def weights(self) -> tuple[tuple[int, int], ...]:
+        """Versions that answer and their weights in what is sent to the deployment."""
+        there = self.versions if self.awake else ()
+        return tuple((version, share) for version, share in self.traffic if version in there)
+
+    def of_version(self, version: int) -> tuple[str, ...]:
+        """Addresses of a version's replicas."""
+        return tuple(one.address for one in self.replicas if one.version == version)
 
 
 @dataclass(frozen=True)
@@ -52,6 +90,7 @@ class RouteTable:
         storage_nodes: host:port of each, sorted.
         data_nodes: host:port of the data plane of each, sorted.
         revoked_keys: Ids of keys that are refused although they have not expired, sorted.
+        retired: Groups that no route leads to any more.
     """
 
     deployments: tuple[RoutedDeployment, ...] = ()
@@ -59,6 +98,26 @@ class RouteTable:
     storage_nodes: tuple[str, ...] = ()
     data_nodes: tuple[str, ...] = ()
     revoked_keys: tuple[str, ...] = ()
+    retired: tuple[Group, ...] = ()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The replicas of each version of each deployment, and those that were until just now.
+
+        Envoy takes up routes last: it must not lose a group that a route still leads to.
+        """
+        there = tuple(
+            Group(one.name, version, one.of_version(version))
+            for one in self.deployments
+            for version in one.versions
+        )
+        return there + self.retired
+
+    def retiring(self, before: Iterable[Group]) -> RouteTable:
+        """The same table, with the groups of `before` that it does not have itself."""
+        there = {(group.name, group.version) for group in self.groups}
+        gone = (group for group in before if (group.name, group.version) not in there)
+        return replace(self, retired=tuple(gone))
 
     def resolved(self, found: Mapping[str, str]) -> RouteTable:
         """The same table with `found` in place of its addresses, less those it does not have."""
@@ -78,6 +137,22 @@ class RouteTable:
             tuple(found[address] for address in self.storage_nodes if address in found),
             tuple(found[address] for address in self.data_nodes if address in found),
             self.revoked_keys,
+        )
+
+    def roused(self, warm: Set[tuple[str, int]]) -> RouteTable:
+        """The same table, where deployments that sleep are awake once Envoy reaches a replica.
+
+        Args:
+            warm: Deployments and versions with a replica that Envoy knows to be well.
+        """
+        return replace(
+            self,
+            deployments=tuple(
+                replace(one, awake=any((one.name, version) in warm for version in one.versions))
+                if one.sleeps
+                else one
+                for one in self.deployments
+            ),
         )
 
     def addresses(self) -> Iterable[str]:
@@ -122,21 +197,25 @@ def build_table(records: Mapping[str, bytes], now: float) -> RouteTable:
 
 
 def _routed(
-    deployment: deployment_pb2.Deployment, replicas: Mapping[str, set[Replica]]
+    deployment: deployment_pb2.Deployment, replicas: Mapping[str, Mapping[str, Replica]]
 ) -> RoutedDeployment:
     name = deployment.spec.name
     state = deployment_pb2.DeploymentState.Name(deployment.state)
+    answering = replicas.get(name, {})
     return RoutedDeployment(
         name,
         state.removeprefix("DEPLOYMENT_STATE_"),
         deployment.reason,
-        tuple(sorted(replicas.get(name, ()))),
+        tuple(sorted({answering[key] for key in answering.keys() - set(deployment.leaving)})),
+        tuple((share.version, share.percent) for share in deployment.traffic),
+        deployment.traffic_revision,
+        deployment.spec.HasField("scale") and not deployment.spec.scale.min_replicas,
     )
 
 
-def _replicas(records: Mapping[str, bytes]) -> Mapping[str, set[Replica]]:
-    """The replicas that answer, by deployment. A status of an older attempt says nothing."""
-    found: dict[str, set[Replica]] = defaultdict(set)
+def _replicas(records: Mapping[str, bytes]) -> Mapping[str, dict[str, Replica]]:
+    """Those that answer, by deployment and task. A status of an older attempt says nothing."""
+    found: dict[str, dict[str, Replica]] = defaultdict(dict)
     for key, value in records.items():
         if not key.startswith(keys.TASKS):
             continue
@@ -148,7 +227,8 @@ def _replicas(records: Mapping[str, bytes]) -> Mapping[str, set[Replica]]:
         )
         running = status.state == task_pb2.TASK_STATE_RUNNING and status.attempt == task.attempt
         if running and status.address:
-            found[task.replica.deployment].add(Replica(status.address, task.replica.version))
+            replica = Replica(status.address, task.replica.version)
+            found[task.replica.deployment][f"{task.node_id}/{task.id}"] = replica
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
+from lepton_scheduler.measures import Measures
 
 __all__ = ["ENDED", "Cluster", "TaskKey", "job_of"]
 
@@ -27,6 +28,9 @@ class Cluster:
     statuses: dict[TaskKey, task_pb2.TaskStatus] = field(default_factory=dict)
     models: dict[tuple[str, int], storage_pb2.Model] = field(default_factory=dict)
     aliases: dict[tuple[str, str], int] = field(default_factory=dict)
+    # Gateways that are alive, and what they say of requests.
+    gateways: dict[str, node_pb2.Node] = field(default_factory=dict)
+    measures: Measures = field(default_factory=Measures)
     # Workers that take no new work, and those that are to be emptied.
     cordoned: frozenset[str] = frozenset()
     draining: frozenset[str] = frozenset()

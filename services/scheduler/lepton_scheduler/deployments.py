@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from lepton_ai.proto.v1 import deployment_pb2, task_pb2
 from lepton_scheduler.actions import Action, PlaceTask, RemoveTask, UpdateDeployment
 from lepton_scheduler.cluster import Cluster
 from lepton_scheduler.placement import Claim, Rooms
+from lepton_scheduler.rollout import Standing, roll
+from lepton_scheduler.scaling import wanted_replicas
 
 __all__ = ["decide_deployments"]
 
 _RETRY_S = 5.0
+# After this long nobody waits for an answer any more.
+_LONGEST_REQUEST_S = 60.0
 
 
 def decide_deployments(
@@ -28,34 +32,10 @@ def decide_deployments(
         unplaced: Gets the replicas that found no room.
     """
     for deployment in cluster.deployments.values():
-        moved = followed(now, cluster, deployment)
-        if moved is not None:
-            yield UpdateDeployment(moved)
-            continue  # the rest is decided on the deployment as it then is
-        object_id = cluster.onnx_object(deployment.spec)
-        one = _Deployment(now, cluster, rooms, deployment, object_id, unplaced)
-        yield from one.decide()
+        yield from _Deployment(now, cluster, rooms, deployment, unplaced).decide()
     for task in list(cluster.tasks.values()):
         if task.replica.deployment and task.replica.deployment not in cluster.deployments:
             yield RemoveTask(task, "its deployment was deleted")
-
-
-def followed(
-    now: float, cluster: Cluster, deployment: deployment_pb2.Deployment
-) -> deployment_pb2.Deployment | None:
-    """The deployment at the version its alias moved to; None where it is there already."""
-    spec = deployment.spec
-    version = cluster.aliases.get((spec.model, spec.alias), spec.version)
-    if not spec.alias or version == spec.version:
-        return None
-    fresh = deployment_pb2.Deployment()
-    fresh.CopyFrom(deployment)
-    fresh.spec.version = version
-    fresh.generation += 1
-    fresh.state = deployment_pb2.DEPLOYMENT_STATE_PROGRESSING
-    fresh.reason = f"{spec.model}@{spec.alias} moved to version {version}"
-    fresh.updated_at.FromNanoseconds(int(now * 1e9))
-    return fresh
 
 
 @dataclass
@@ -63,75 +43,148 @@ class _Deployment:
     now: float
     cluster: Cluster
     rooms: Rooms
-    deployment: deployment_pb2.Deployment
-    object_id: str
+    record: deployment_pb2.Deployment
     unplaced: list[Claim]
+    fresh: deployment_pb2.Deployment = field(init=False)
+    tasks: list[task_pb2.Task] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fresh = deployment_pb2.Deployment()
+        self.fresh.CopyFrom(self.record)
+        self.tasks = self.cluster.of_deployment(self.record.spec.name)
 
     def decide(self) -> Iterator[Action]:
-        spec = self.deployment.spec
-        if not self.object_id or not self.cluster.steps(spec):
-            return  # the view of models lags behind that of deployments
-        tasks = self.cluster.of_deployment(spec.name)
-        current = self._staying(tasks)
-        wanted = [self._replica_id(i) for i in range(spec.replicas)]
-        others = [t for t in tasks if t.id not in wanted or t is not current.get(t.id)]
-        ready = len({t.id for t in tasks if t.id in wanted and self._is_ready(t)})
-        for task in others:
-            if self._may_go(task, current, wanted, ready):
+        self._follow_alias()
+        self.fresh.wanted_replicas = wanted_replicas(self.now, self.cluster, self.fresh)
+        roll(self.now, self.cluster, self.fresh, self._standings())
+        held = self._held()
+        fates = {_key(task): self._fate(task, held) for task in self.tasks}
+        for task in self.tasks:
+            if fates[_key(task)] == "goes":
                 yield RemoveTask(task, "no longer wanted")
-        placed = 0
-        for task_id in wanted:
-            for action in self._ensure(task_id, current.get(task_id), tasks):
-                placed += 1
-                yield action
-        yield from self._stand(current, wanted, ready, placed)
+        self._let_go(fates)
+        placed = Counter[int]()
+        for version in held:
+            for index in range(self.fresh.wanted_replicas):
+                for action in self._ensure(version, index):
+                    placed[version] += 1
+                    yield action
+        self._stand(held, placed)
+        if self.fresh != self.record:
+            self.fresh.updated_at.FromNanoseconds(int(self.now * 1e9))
+            yield UpdateDeployment(self.fresh)
 
-    def _staying(self, tasks: list[task_pb2.Task]) -> dict[str, task_pb2.Task]:
+    def _follow_alias(self) -> None:
+        """Ask for the version that the deployment's alias moved to."""
+        spec = self.fresh.spec
+        version = self.cluster.aliases.get((spec.model, spec.alias), spec.version)
+        if spec.alias and version != spec.version:
+            spec.version = version
+            self.fresh.generation += 1
+
+    def _held(self) -> list[int]:
+        """The versions that have replicas, the most important first."""
+        serving = self.fresh.serving_version or self.fresh.spec.version
+        if not self.fresh.HasField("rollout"):
+            return [serving]
+        return [serving, self.fresh.rollout.version]
+
+    def _standings(self) -> dict[int, Standing]:
+        versions = {task.replica.version for task in self.tasks}
+        return {
+            version: Standing(self._ready(version), self._failure(version)) for version in versions
+        }
+
+    def _ready(self, version: int) -> int:
+        wanted = self._replica_ids(version)
+        return len({t.id for t in self.tasks if t.id in wanted and self._is_ready(t)})
+
+    def _failure(self, version: int) -> str:
+        """Why a version can never answer."""
+        for task in self.tasks:
+            status = self.cluster.status_of(task)
+            failed = status.state == task_pb2.TASK_STATE_FAILED and status.user_error
+            if failed and task.replica.version == version:
+                return status.reason
+        return ""
+
+    def _current(self, version: int) -> dict[str, task_pb2.Task]:
         """The task of each replica, were nodes that are to be emptied empty already.
 
         A replica that leaves such a node has two for a while, also when the node is to stay after
         all.
         """
-        version = self.deployment.spec.version
-        mine = [t for t in tasks if t.replica.version == version and not self.cluster.must_leave(t)]
+        mine = [
+            t for t in self.tasks if t.replica.version == version and not self.cluster.must_leave(t)
+        ]
         return {task.id: task for task in sorted(mine, key=self._standing)}
 
-    def _may_go(
-        self,
-        task: task_pb2.Task,
-        current: dict[str, task_pb2.Task],
-        wanted: list[str],
-        ready: int,
-    ) -> bool:
-        """Whether nobody misses a task that is not to stay."""
-        if task.replica.version != self.deployment.spec.version:
-            return ready >= len(wanted)
-        if task.id not in wanted or self.cluster.is_lost(task):
-            return True
-        return task.id in current and self._is_ready(current[task.id])
+    def _fate(self, task: task_pb2.Task, held: list[int]) -> str:
+        """Whether a task "stays", "leaves" (gets no further requests) or "goes" (is stopped).
 
-    def _ensure(
-        self, task_id: str, task: task_pb2.Task | None, tasks: list[task_pb2.Task]
-    ) -> Iterator[Action]:
+        What answers leaves first, and goes when every gateway has taken note.
+        """
+        version = task.replica.version
+        successor = self._current(version).get(task.id)
+        if version in held and task.id in self._replica_ids(version):
+            moved = successor is not None and self._is_ready(successor)
+            if successor is task or not (moved or self.cluster.is_lost(task)):
+                return "stays"
+        if not self._is_ready(task):
+            return "goes"
+        if _key(task) in self.record.leaving:
+            return "goes" if self._carried_out() else "leaves"
+        return "leaves" if version in held or self._is_over(version) else "stays"
+
+    def _carried_out(self) -> bool:
+        return self.cluster.measures.carried_out(self.cluster.gateways, self.record)
+
+    def _is_over(self, version: int) -> bool:
+        """Whether requests to a version that gets none any more are answered."""
+        if any(share.version == version for share in self.record.traffic):
+            return False
+        if not self._carried_out():
+            return False
+        changed = self.record.traffic_changed_at.ToNanoseconds() / 1e9
+        under_way = self.cluster.measures.outstanding(
+            self.now, self.cluster.gateways, self.record.spec.name, version
+        )
+        return under_way == 0 or self.now > changed + _LONGEST_REQUEST_S
+
+    def _let_go(self, fates: Mapping[str, str]) -> None:
+        """Have gateways send no further requests to those that leave."""
+        leaving = sorted(key for key, fate in fates.items() if fate == "leaves")
+        if leaving != [key for key in self.record.leaving if fates.get(key, "goes") != "goes"]:
+            self.fresh.traffic_revision += 1
+            self.fresh.traffic_changed_at.FromNanoseconds(int(self.now * 1e9))
+        self.fresh.leaving[:] = leaving
+
+    def _ensure(self, version: int, index: int) -> Iterator[Action]:
         """Place a replica that is missing, lost, or failed a while ago."""
+        spec = self._spec(version)
+        if not self.cluster.steps(spec):
+            return  # the view of models lags behind that of deployments
+        task_id = self._replica_id(version, index)
+        task = self._current(version).get(task_id)
         if task is not None and not self.cluster.is_lost(task):
             if not self._may_try_again(task):
                 return
-            tasks.remove(task)
+            self.tasks.remove(task)
             self.rooms.give_back(task.node_id, task.resources)
         load = Counter(
             t.node_id
-            for t in tasks
-            if t.replica.version == self.deployment.spec.version and not self.cluster.is_lost(t)
+            for t in self.tasks
+            if t.replica.version == version and not self.cluster.is_lost(t)
         )
-        need = self.deployment.spec.resources
+        need = spec.resources
         node_id = self.rooms.choose(need, load, at_most=1)
         if node_id is None:
             self.unplaced.append(Claim(need, frozenset(load)))
             return
         self.rooms.take(node_id, need)
-        fresh = self._replica(task_id, node_id, (task.attempt if task else 0) + 1)
-        tasks.append(fresh)
+        attempt = (task.attempt if task else 0) + 1
+        fresh = self._replica(spec, task_id, node_id, attempt)
+        self.tasks.append(fresh)
         yield PlaceTask(fresh, "lost or failed" if task else "wanted", replaces=task)
 
     def _may_try_again(self, task: task_pb2.Task) -> bool:
@@ -140,8 +193,14 @@ class _Deployment:
             return False
         return self.now >= status.updated_at.ToNanoseconds() / 1e9 + _RETRY_S
 
-    def _replica(self, task_id: str, node_id: str, attempt: int) -> task_pb2.Task:
-        spec = self.deployment.spec
+    def _spec(self, version: int) -> deployment_pb2.DeploymentSpec:
+        """The spec by which a version serves: the one that asked for it."""
+        serving = version == self.fresh.serving_version and version != self.fresh.spec.version
+        return self.fresh.serving_spec if serving else self.fresh.spec
+
+    def _replica(
+        self, spec: deployment_pb2.DeploymentSpec, task_id: str, node_id: str, attempt: int
+    ) -> task_pb2.Task:
         task = task_pb2.Task(
             id=task_id,
             node_id=node_id,
@@ -153,46 +212,66 @@ class _Deployment:
         task.replica.deployment = spec.name
         task.replica.model = spec.model
         task.replica.version = spec.version
-        task.replica.object_id = self.object_id
+        task.replica.object_id = self.cluster.onnx_object(spec)
         if spec.HasField("options"):
             task.replica.options.CopyFrom(spec.options)
         if spec.before or spec.after:
             task.replica.steps.extend(self.cluster.steps(spec))
         return task
 
-    def _stand(
-        self, current: dict[str, task_pb2.Task], wanted: list[str], ready: int, placed: int
-    ) -> Iterator[Action]:
-        state, reason = self._verdict(current, wanted, ready, placed)
-        old = self.deployment
-        if (old.state, old.reason, old.ready_replicas) == (state, reason, ready):
+    def _stand(self, held: list[int], placed: Counter[int]) -> None:
+        """Say how it stands."""
+        fresh, serving = self.fresh, held[0]
+        fresh.ready_replicas = self._ready(serving)
+        fresh.state, fresh.reason = self._verdict(serving, placed[serving])
+        if fresh.state != deployment_pb2.DEPLOYMENT_STATE_READY:
             return
-        fresh = deployment_pb2.Deployment()
-        fresh.CopyFrom(old)
-        fresh.state, fresh.reason, fresh.ready_replicas = state, reason, ready
-        fresh.updated_at.FromNanoseconds(int(self.now * 1e9))
-        yield UpdateDeployment(fresh)
+        others = {t.replica.version for t in self.tasks if t.replica.version not in held}
+        if fresh.rejected_generation == fresh.generation:
+            fresh.state = deployment_pb2.DEPLOYMENT_STATE_ROLLED_BACK
+            fresh.reason = fresh.rejected_reason
+        elif others:
+            fresh.state = deployment_pb2.DEPLOYMENT_STATE_PROGRESSING
+            fresh.reason = f"version {min(others)} answers its last requests"
+        elif fresh.HasField("rollout"):
+            fresh.state, fresh.reason = self._rollout_verdict()
 
-    def _verdict(
-        self, current: dict[str, task_pb2.Task], wanted: list[str], ready: int, placed: int
-    ) -> tuple[deployment_pb2.DeploymentState, str]:
-        statuses = [self.cluster.status_of(t) for t in current.values()]
-        failed = next((s for s in statuses if s.state == task_pb2.TASK_STATE_FAILED), None)
-        if failed is not None:
-            return deployment_pb2.DEPLOYMENT_STATE_FAILED, failed.reason
-        if ready >= len(wanted):
+    def _rollout_verdict(self) -> tuple[deployment_pb2.DeploymentState, str]:
+        rollout, serving = self.fresh.rollout, self.fresh.serving_version
+        if not rollout.percent:
+            ready = (
+                f"{self._ready(rollout.version)} of {self.fresh.wanted_replicas} replicas answer"
+            )
+            reason = f"version {rollout.version} is to follow {serving}: {ready}"
+            return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
+        reason = f"{rollout.percent} % of requests go to version {rollout.version}"
+        held = rollout.percent == self.fresh.spec.rollout.hold_percent
+        if held and self.record.traffic == self.fresh.traffic and self._carried_out():
+            return deployment_pb2.DEPLOYMENT_STATE_READY, reason
+        return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
+
+    def _verdict(self, version: int, placed: int) -> tuple[deployment_pb2.DeploymentState, str]:
+        wanted, ready = self.fresh.wanted_replicas, self._ready(version)
+        current = self._current(version)
+        for status in map(self.cluster.status_of, current.values()):
+            if status.state == task_pb2.TASK_STATE_FAILED:
+                return deployment_pb2.DEPLOYMENT_STATE_FAILED, status.reason
+        if not wanted:
+            return deployment_pb2.DEPLOYMENT_STATE_ASLEEP, "the next request wakes it"
+        if ready >= wanted:
             return deployment_pb2.DEPLOYMENT_STATE_READY, f"{ready} replicas answer"
         on_the_way = placed + sum(
-            i in current and not self.cluster.is_lost(current[i]) for i in wanted
+            i in current and not self.cluster.is_lost(current[i])
+            for i in self._replica_ids(version)
         )
-        if on_the_way < len(wanted):
+        if on_the_way < wanted:
             return (
                 deployment_pb2.DEPLOYMENT_STATE_DEGRADED,
-                f"{ready} of {len(wanted)} replicas answer; no other node has room",
+                f"{ready} of {wanted} replicas answer; no other node has room",
             )
         return (
             deployment_pb2.DEPLOYMENT_STATE_PROGRESSING,
-            f"{ready} of {len(wanted)} replicas answer",
+            f"{ready} of {wanted} replicas answer",
         )
 
     def _standing(self, task: task_pb2.Task) -> tuple[bool, bool]:
@@ -202,5 +281,12 @@ class _Deployment:
         running = self.cluster.status_of(task).state == task_pb2.TASK_STATE_RUNNING
         return running and not self.cluster.is_lost(task)
 
-    def _replica_id(self, index: int) -> str:
-        return f"{self.deployment.spec.name}-v{self.deployment.spec.version}-{index}"
+    def _replica_ids(self, version: int) -> list[str]:
+        return [self._replica_id(version, i) for i in range(self.fresh.wanted_replicas)]
+
+    def _replica_id(self, version: int, index: int) -> str:
+        return f"{self.fresh.spec.name}-v{version}-{index}"
+
+
+def _key(task: task_pb2.Task) -> str:
+    return f"{task.node_id}/{task.id}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from lepton_ai.errors import LeptonError
-from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2
-from lepton_runtime.bus import Bus
+from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2, serving_pb2
+from lepton_runtime.bus import SERVING, Bus
 from lepton_runtime.clock import Clock
 from lepton_runtime.election import Election, Leadership
 from lepton_runtime.events import publish_event
@@ -25,6 +25,7 @@ from lepton_scheduler.actions import (
 )
 from lepton_scheduler.cluster import Cluster
 from lepton_scheduler.core import decide
+from lepton_scheduler.measures import Measures
 from lepton_scheduler.observer import Observer
 from lepton_scheduler.transactions import transaction
 
@@ -89,25 +90,42 @@ class Leader:
 
     async def _lead_on_one_view(self, leadership: Leadership) -> None:
         """Decide on a view of its own until deposed, or until a write has no answer."""
-        observer = Observer(self._state)
+        observer, measures = Observer(self._state), Measures()
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(observer.run())
             telling = tasks.create_task(self._tell_membership(observer))
+            hearing = tasks.create_task(self._hear(observer, measures))
             await _first(observer.complete, leadership.lost)
             written: dict[str, int] = {}
             while not leadership.lost.is_set():
                 observer.changed.clear()
                 # Deciding again before one's own writes are in view would place work twice.
                 if observer.has_seen(written):
-                    written = await self._round(observer, leadership)
+                    written = await self._round(observer, measures, leadership)
                 await _first(observer.changed, leadership.lost, _TICK_S)
             watching.cancel()
             telling.cancel()
+            hearing.cancel()
 
-    async def _round(self, observer: Observer, leadership: Leadership) -> dict[str, int]:
+    async def _hear(self, observer: Observer, measures: Measures) -> None:
+        """Take in what gateways report of the requests they carry."""
+        async for message in self._bus.listen(f"{SERVING}.*"):
+            try:
+                report = serving_pb2.ServingReport.FromString(message.payload)
+            except DecodeError:
+                _log.warning("report not readable", subject=message.subject)
+                continue
+            measures.add(self._clock.now(), report)
+            if report.deployments:
+                observer.changed.set()
+
+    async def _round(
+        self, observer: Observer, measures: Measures, leadership: Leadership
+    ) -> dict[str, int]:
         """Decide and write; answers the revision at which each key was written."""
         written: dict[str, int] = {}
-        cluster = observer.cluster()
+        cluster = observer.cluster(measures)
+        measures.forget(cluster.deployments)
         for action in decide(self._clock.now(), cluster):
             conditions, operations = transaction(action, observer.revisions, leadership.token)
             revision = await self._state.commit([leadership.condition, *conditions], operations)
@@ -191,6 +209,8 @@ def _name(action: Action) -> str:
 
 async def _first(one: asyncio.Event, other: asyncio.Event, timeout_s: float | None = None) -> None:
     waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
-    await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -10,6 +10,7 @@ from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, t
 from lepton_runtime import keys
 from lepton_runtime.state import Change, Delete, Put, Record, Snapshot, State
 from lepton_scheduler.cluster import Cluster
+from lepton_scheduler.measures import Measures
 
 __all__ = ["TYPES", "Observer"]
 
@@ -61,11 +62,16 @@ class Observer:
         """Every member that is alive."""
         return list(self._records[keys.NODES].values())
 
-    def cluster(self) -> Cluster:
-        """The view, for one decision."""
-        workers = (n for n in self.nodes() if n.role == node_pb2.NODE_ROLE_WORKER)
+    def cluster(self, measures: Measures) -> Cluster:
+        """The view, for one decision.
+
+        Args:
+            measures: What gateways report, which is not in etcd.
+        """
         return Cluster(
-            workers={node.id: node for node in workers},
+            workers=self._of_role(node_pb2.NODE_ROLE_WORKER),
+            gateways=self._of_role(node_pb2.NODE_ROLE_GATEWAY),
+            measures=measures,
             jobs={job.id: job for job in self._records[keys.JOBS].values()},
             deployments={d.spec.name: d for d in self._records[keys.DEPLOYMENTS].values()},
             tasks={(t.node_id, t.id): t for t in self._records[keys.TASKS].values()},
@@ -75,6 +81,9 @@ class Observer:
             draining=self._named(keys.DRAINING),
             aliases={(a.model, a.name): a.version for a in self._records[keys.ALIASES].values()},
         )
+
+    def _of_role(self, role: node_pb2.NodeRole) -> dict[str, node_pb2.Node]:
+        return {node.id: node for node in self.nodes() if node.role == role}
 
     def _named(self, prefix: str) -> frozenset[str]:
         return frozenset(key.removeprefix(prefix) for key in self._records[prefix])

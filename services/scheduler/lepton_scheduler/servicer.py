@@ -170,6 +170,8 @@ class SchedulerServicer(SchedulerServiceServicer):
             if record is not None:
                 deployment.ParseFromString(record.value)
                 check_change(deployment.spec, spec)
+                if deployment.serving_version:
+                    check_change(deployment.serving_spec, spec)
             else:
                 deployment.tenant = principal().tenant
                 deployment.created_at.FromNanoseconds(int(self._clock.now() * 1e9))

@@ -12,6 +12,7 @@ from lepton_ai.learn.config import ModelConfig
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
 from lepton_scheduler.placement import how_many
+from lepton_scheduler.scaling import MAX_CALM_S
 
 __all__ = ["check_change", "check_deployment", "check_job", "check_variant", "newest", "not_found"]
 
@@ -20,6 +21,8 @@ MAX_RANKS = 120
 MAX_REPLICAS = 256
 MAX_PRIORITY = 100
 MAX_CHECKPOINTS = 100
+MAX_STAGE_S = 86_400.0
+WHOLE = 100  # percent
 _DEFAULT_CPUS = 1.0
 
 
@@ -64,11 +67,16 @@ def check_deployment(spec: deployment_pb2.DeploymentSpec) -> deployment_pb2.Depl
             raise InvalidArgumentError(
                 "a deployment follows an alias or stays at a version", hint="give one of them"
             )
-    checked.replicas = checked.replicas or 1
-    if not 1 <= checked.replicas <= MAX_REPLICAS:
-        raise InvalidArgumentError(
-            f"{checked.replicas} replicas cannot be had", hint=f"use 1 to {MAX_REPLICAS}"
-        )
+    if checked.HasField("scale"):
+        _check_scale(checked.scale)
+        checked.replicas = 0
+    else:
+        checked.replicas = checked.replicas or 1
+        if not 1 <= checked.replicas <= MAX_REPLICAS:
+            raise InvalidArgumentError(
+                f"{checked.replicas} replicas cannot be had", hint=f"use 1 to {MAX_REPLICAS}"
+            )
+    _check_rollout(checked.rollout)
     if checked.resources.cpus < 0 or checked.resources.memory_bytes < 0:
         raise InvalidArgumentError("resources cannot be negative")
     for step in (*checked.before, *checked.after):
@@ -83,10 +91,15 @@ def check_change(
     """The new spec of a deployment that exists.
 
     Raises:
-        ConflictError: It would serve the same version in another way, which its replicas, told
-            apart by their version, would not notice.
+        ConflictError: Its replicas are told apart by their version alone, and this is another
+            model, or the same version served in another way.
     """
-    if old.model == new.model and old.version == new.version and _serving(old) != _serving(new):
+    if old.model != new.model:
+        raise ConflictError(
+            f"deployment {new.name!r} serves versions of model {old.model!r}",
+            hint="choose another name, or undeploy it first",
+        )
+    if old.version == new.version and _serving(old) != _serving(new):
         raise ConflictError(
             f"deployment {new.name!r} serves version {new.version} already, in another way",
             hint="deploy another version, or undeploy it first",
@@ -117,6 +130,30 @@ def _check_options(options: deployment_pb2.ServingOptions) -> None:
         numbers = cast("list[int]", list(value) if field.is_repeated else [value])
         if min(numbers) < 0:
             raise InvalidArgumentError(f"{field.name} is {min(numbers)}", hint="use 0 or more")
+
+
+def _check_scale(scale: deployment_pb2.Scale) -> None:
+    if not 0 <= scale.min_replicas <= scale.max_replicas <= MAX_REPLICAS or not scale.max_replicas:
+        raise InvalidArgumentError(
+            f"replicas {scale.min_replicas}:{scale.max_replicas} is no range",
+            hint=f"use 0 <= min <= max, and max from 1 to {MAX_REPLICAS}",
+        )
+    if scale.target_outstanding < 0 or not 0 <= scale.calm_s <= MAX_CALM_S:
+        raise InvalidArgumentError(
+            "the scale's target or calm period is out of range",
+            hint=f"a target of 1 or more, and a calm period of up to {MAX_CALM_S:g} s",
+        )
+
+
+def _check_rollout(rollout: deployment_pb2.RolloutSpec) -> None:
+    if not 0 <= rollout.stage_s <= MAX_STAGE_S or rollout.stage_requests < 0:
+        raise InvalidArgumentError(
+            f"a stage of {rollout.stage_s:g} s cannot be had", hint=f"from 0 to {MAX_STAGE_S:g}"
+        )
+    if not 0 <= rollout.hold_percent < WHOLE:
+        raise InvalidArgumentError(
+            f"a canary of {rollout.hold_percent} % cannot be had", hint="from 0 to 99"
+        )
 
 
 def newest(

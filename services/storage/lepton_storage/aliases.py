@@ -103,7 +103,8 @@ class Aliases:
         deployments = [
             deployment.spec.name
             for deployment in await self._deployments()
-            if (model.name, model.version) in _named(deployment.spec)
+            if (model.name, model.version)
+            in (*_named(deployment.spec), *_named(deployment.serving_spec))
         ]
         return [f"alias {name!r}" for name in aliases] + [
             f"deployment {name!r}" for name in deployments

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -9,6 +10,8 @@ import pytest
 
 from lepton_gateway.app import App
 from lepton_gateway.table import Replica, RoutedDeployment, RouteTable
+from lepton_gateway.waking import Waking
+from lepton_runtime.clock import ManualClock
 
 TABLE = RouteTable((RoutedDeployment("mnist", "READY", "", (Replica("a:1", 2),)),))
 
@@ -25,7 +28,8 @@ def ask(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
 
         raw = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
         scope = {"type": "http", "path": path, "headers": raw}
-        await App(lambda: TABLE, {"openapi": "3.1.0"}, "1.2")(scope, receive, send)
+        waking = Waking(lambda: TABLE, Path("none"), ManualClock(), 1.0, 0, lambda: None)
+        await App(lambda: TABLE, waking, {"openapi": "3.1.0"}, "1.2")(scope, receive, send)
         return sent
 
     start, body = asyncio.run(scenario())

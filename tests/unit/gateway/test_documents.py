@@ -13,12 +13,19 @@ from lepton_gateway.envoy.documents import DocumentFolder, render
 from lepton_gateway.envoy.limits import Limits
 from lepton_gateway.table import Replica, RoutedDeployment, RouteTable
 
+BOTH = "deployment/mnist/1:90 deployment/mnist/2:10"
 LIMITS = Limits(max_connections=10, max_requests=20, max_request_bytes=30, inference_timeout_s=4)
 TLS = Tls("/tls.crt", "/tls.key", "/ca.crt")
 TABLE = RouteTable(
     (
         RoutedDeployment("asleep", "PROGRESSING"),
-        RoutedDeployment("mnist", "READY", "", (Replica("10.0.0.1:9", 1), Replica("[::1]:9", 1))),
+        RoutedDeployment(
+            "mnist",
+            "PROGRESSING",
+            "",
+            (Replica("10.0.0.1:9", 1), Replica("10.0.0.1:9", 2), Replica("[::1]:9", 1)),
+            ((1, 90), (2, 10)),
+        ),
     ),
     ("10.0.0.2:9",),
     ("10.0.0.3:9",),
@@ -51,8 +58,20 @@ def target(path: str, **headers: str) -> str:
             continue
         wanted = all(_fits(one, headers.get(one["name"])) for one in match.get("headers", ()))
         if match.get("path", path) == path and path.startswith(match.get("prefix", "/")) and wanted:
-            return route["route"]["cluster"]
+            return _cluster(route["route"])
     raise AssertionError(path)
+
+
+def _cluster(action: dict[str, Any]) -> str:
+    """The cluster of a route, or its clusters and their weights."""
+    if "cluster" in action:
+        return action["cluster"]
+    shares = action["weighted_clusters"]["clusters"]
+    for share in shares:
+        [header] = share["request_headers_to_add"]
+        assert header["header"]["key"] == "lepton-version"
+        assert header["header"]["value"] == share["name"].rpartition("/")[2]
+    return " ".join(f"{share['name']}:{share['weight']}" for share in shares)
 
 
 def _fits(wanted: dict[str, Any], value: str | None) -> bool:
@@ -64,9 +83,11 @@ def _fits(wanted: dict[str, Any], value: str | None) -> bool:
 @pytest.mark.parametrize(
     ("path", "cluster"),
     [
-        ("/v2/models/mnist", "deployment/mnist"),
-        ("/v2/models/mnist/infer", "deployment/mnist"),
-        ("/v2/models/mnist/versions/3/infer", "deployment/mnist"),
+        ("/v2/models/mnist", BOTH),
+        ("/v2/models/mnist/infer", BOTH),
+        ("/v2/models/mnist/versions/1/infer", "deployment/mnist/1:1"),
+        ("/v2/models/mnist/versions/2", "deployment/mnist/2:1"),
+        ("/v2/models/mnist/versions/3/infer", BOTH),
         ("/v2/models/mnist/infer-async", "app"),
         ("/v2/models/mnist/versions/3/infer-async", "app"),
         ("/v2/models/mnist:infer-async", "app"),
@@ -90,7 +111,9 @@ def test_routes(path: str, cluster: str) -> None:
 
 def test_grpc_is_routed_by_the_name_in_its_message() -> None:
     call = "/inference.GRPCInferenceService/ModelInfer"
-    assert target(call, **{"lepton-model": "mnist"}) == "deployment/mnist"
+    assert target(call, **{"lepton-model": "mnist"}) == BOTH
+    version = {"lepton-wanted-version": "2"}
+    assert target(call, **{"lepton-model": "mnist"}, **version) == "deployment/mnist/2:1"
     assert target(call, **{"lepton-model": "other"}) == "app"
 
 
@@ -98,17 +121,17 @@ def test_streams_compressed_messages_and_reflection_are_relayed() -> None:
     call = "/inference.GRPCInferenceService/ModelInfer"
     model = {"lepton-model": "mnist"}
     assert target(call, **model, **{"grpc-encoding": "gzip"}) == "relay"
-    assert target(call, **model, **{"grpc-encoding": "identity"}) == "deployment/mnist"
+    assert target(call, **model, **{"grpc-encoding": "identity"}) == BOTH
     assert target("/inference.GRPCInferenceService/ModelStreamInfer") == "relay"
     assert target("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo") == "relay"
 
 
 def test_only_inference_is_sent_again_after_it_was_begun() -> None:
     policies = {
-        route["route"]["cluster"]: route["route"].get("retry_policy", {}).get("retry_on", "")
+        _cluster(route["route"]): route["route"].get("retry_policy", {}).get("retry_on", "")
         for route in virtual_host()["routes"]
     }
-    assert "reset," in policies["deployment/mnist"]
+    assert "reset," in policies[BOTH]
     for cluster in ("schedulers", "storage", "gateway"):
         assert "reset" not in policies[cluster].split(",")
         assert "retriable-status-codes" not in policies[cluster]
@@ -117,7 +140,7 @@ def test_only_inference_is_sent_again_after_it_was_begun() -> None:
 def test_documents_are_written_before_what_refers_to_them() -> None:
     names = list(rendered())
     assert names[-2:] == ["cds.json", "rds.json"]
-    clusters = ("deployment.mnist", "schedulers", "storage", "data")
+    clusters = ("deployment.mnist.1", "deployment.mnist.2", "schedulers", "storage", "data")
     assert names[:-2] == [f"eds.{cluster}.json" for cluster in clusters]
 
 
@@ -130,7 +153,7 @@ def test_every_cluster_has_the_file_of_its_endpoints() -> None:
 
 
 def test_endpoints() -> None:
-    [assignment] = rendered()["eds.deployment.mnist.json"]["resources"]
+    [assignment] = rendered()["eds.deployment.mnist.1.json"]["resources"]
     members = assignment["endpoints"][0]["lb_endpoints"]
     addresses = [one["endpoint"]["address"]["socket_address"] for one in members]
     assert addresses == [
@@ -140,7 +163,7 @@ def test_endpoints() -> None:
 
 
 def test_a_single_500_ejects_nobody() -> None:
-    detection = clusters()["deployment/mnist"]["outlier_detection"]
+    detection = clusters()["deployment/mnist/1"]["outlier_detection"]
     assert detection["enforcing_consecutive_5xx"] == 0
     assert detection["enforcing_consecutive_gateway_failure"] == 0
     assert detection["consecutive_local_origin_failure"] > 1

@@ -47,6 +47,32 @@ def test_running_replicas_are_routed_in_order_of_address() -> None:
     assert replicas_of(records) == (Replica("10.0.0.1:9000", 3), Replica("10.0.0.2:9000", 3))
 
 
+def test_replicas_that_leave_are_not_routed() -> None:
+    message = deployment_pb2.Deployment(leaving=["a/t"], traffic_revision=3)
+    message.spec.name = "mnist"
+    message.traffic.add(version=3, percent=100)
+    records = replica("a", address="10.0.0.1:9000") | replica("b", address="10.0.0.2:9000")
+    [found] = build_table(
+        {keys.deployment("mnist"): message.SerializeToString()} | records, NOW
+    ).deployments
+    assert found.of_version(3) == ("10.0.0.2:9000",)
+    assert (found.weights, found.traffic_revision) == (((3, 100),), 3)
+
+
+def test_what_sleeps_is_awake_once_envoy_reaches_it() -> None:
+    deployed = RoutedDeployment("m", "READY", "", (Replica("a:1", 1),), ((1, 100),), sleeps=True)
+    table = RouteTable((deployed,))
+    assert table.roused(frozenset()).deployments[0].weights == ()
+    assert table.roused({("m", 1)}).deployments[0].weights == ((1, 100),)
+
+
+def test_a_group_of_replicas_outlives_the_routes_to_it() -> None:
+    deployed = RoutedDeployment("m", "READY", "", (Replica("a:1", 1), Replica("b:1", 2)))
+    before = RouteTable((deployed,))
+    after = RouteTable((RoutedDeployment("m", "READY", "", (Replica("b:1", 2),)),))
+    assert set(after.retiring(before.groups).groups) == set(before.groups)
+
+
 def test_replicas_that_do_not_answer_yet_are_left_out() -> None:
     assert replicas_of(replica("a", state=task_pb2.TASK_STATE_STARTING)) == ()
     assert replicas_of(replica("a", address="")) == ()

@@ -8,6 +8,7 @@ from lepton_scheduler.actions import (
     PlaceGang,
     PlaceTask,
     RemoveTask,
+    UpdateDeployment,
     UpdateJob,
     UpdateTask,
 )
@@ -309,7 +310,10 @@ def served(*workers: node_pb2.Node) -> Cluster:
     cluster.deployments["digits"] = deployment_pb2.Deployment(
         spec=spec, state=deployment_pb2.DEPLOYMENT_STATE_READY, ready_replicas=1
     )
-    cluster.deployments["digits"].reason = "1 replicas answer"
+    deployment = cluster.deployments["digits"]
+    deployment.reason = "1 replicas answer"
+    deployment.serving_version = deployment.wanted_replicas = deployment.generation = 1
+    deployment.traffic.add(version=1, percent=100)
     task = task_pb2.Task(id="digits-v1-0", node_id=first.id, node_incarnation="1", attempt=1)
     task.replica.deployment = task.replica.model = "digits"
     task.replica.version = 1
@@ -330,9 +334,14 @@ def test_a_replica_leaves_a_drained_worker_once_another_answers() -> None:
     status = task_pb2.TaskStatus(task_id=action.task.id, node_id="w2", attempt=1)
     status.state = task_pb2.TASK_STATE_RUNNING
     cluster.statuses["w2", action.task.id] = status
+    # First it gets no further requests; then it goes.
     (action,) = decide(NOW, cluster)
-    assert isinstance(action, RemoveTask)
-    assert action.task.node_id == "w1"
+    assert isinstance(action, UpdateDeployment)
+    assert list(action.deployment.leaving) == ["w1/digits-v1-0"]
+    cluster.deployments["digits"] = action.deployment
+    removal = only(decide(NOW, cluster), RemoveTask)
+    assert isinstance(removal, RemoveTask)
+    assert removal.task.node_id == "w1"
 
 
 def test_a_replica_stays_on_a_drained_worker_while_no_other_has_room() -> None:

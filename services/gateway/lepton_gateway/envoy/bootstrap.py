@@ -66,6 +66,8 @@ def bootstrap(listening: Listening) -> dict[str, Any]:
                 listening.app_port, listening.grpc_port, listening.relay_port
             ),
         },
+        # Until then the sums of histograms lag behind the counters.
+        "stats_flush_interval": "0.25s",
         "overload_manager": _overload_manager(listening.limits),
     }
 

@@ -13,17 +13,18 @@ from lepton_gateway.envoy.names import (
     RELAY_CLUSTER,
     SCHEDULER_CLUSTER,
     STORAGE_CLUSTER,
-    deployment_cluster,
     file_source,
     typed,
+    version_cluster,
 )
-from lepton_gateway.table import RoutedDeployment, RouteTable
+from lepton_gateway.table import RouteTable
 
 __all__ = ["Tls", "endpoints", "endpoints_file", "local_clusters", "remote_clusters"]
 
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-# Losing one of two replicas makes half of all requests begin anew at the same moment.
-_RETRY_BUDGET = {"budget_percent": {"value": 50.0}, "min_retry_concurrency": 128}
+# Of the requests under way, so that no overload is made worse. Below the least of them losing one
+# of two replicas, which makes half of all requests begin anew at once, costs nobody an answer.
+_RETRY_BUDGET = {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 128}
 # Only failures of the connection eject, never answers: 500 is an input's fault, 504 a client's
 # short deadline, and 429 and 503 are the health check's business.
 _OUTLIER_DETECTION = {
@@ -67,7 +68,7 @@ def local_clusters(app_port: int, grpc_port: int, relay_port: int) -> list[dict[
 def remote_clusters(
     table: RouteTable, folder: str, limits: Limits, tls: Tls | None
 ) -> list[dict[str, Any]]:
-    """One cluster for each deployment that answers, and those of the services.
+    """One cluster for each version of a deployment that answers, and those of the services.
 
     Args:
         table: What there is.
@@ -75,9 +76,8 @@ def remote_clusters(
         limits: Bounds on requests.
         tls: How to reach them; None for plain text.
     """
-    answering = [found for found in table.deployments if found.replicas]
     clusters = [
-        *(_replicas_cluster(found, limits) for found in answering),
+        *(_replicas_cluster(group.name, group.version, limits) for group in table.groups),
         _service_cluster(SCHEDULER_CLUSTER, limits),
         _service_cluster(STORAGE_CLUSTER, limits),
         _data_cluster(limits),
@@ -96,9 +96,7 @@ def endpoints(table: RouteTable) -> dict[str, dict[str, Any]]:
     The addresses of the table must hold IP addresses, not names.
     """
     members = {
-        deployment_cluster(found.name): [replica.address for replica in found.replicas]
-        for found in table.deployments
-        if found.replicas
+        version_cluster(group.name, group.version): list(group.addresses) for group in table.groups
     }
     members[SCHEDULER_CLUSTER] = list(table.schedulers)
     members[STORAGE_CLUSTER] = list(table.storage_nodes)
@@ -111,9 +109,9 @@ def endpoints_file(cluster: str) -> str:
     return f"eds.{cluster.replace('/', '.')}.json"
 
 
-def _replicas_cluster(deployment: RoutedDeployment, limits: Limits) -> dict[str, Any]:
-    return _cluster(deployment_cluster(deployment.name), limits) | {
-        "health_checks": [_model_check(deployment.name)],
+def _replicas_cluster(name: str, version: int, limits: Limits) -> dict[str, Any]:
+    return _cluster(version_cluster(name, version), limits) | {
+        "health_checks": [_model_check(name, version)],
         "outlier_detection": _OUTLIER_DETECTION,
     }
 
@@ -155,8 +153,9 @@ def _cluster(name: str, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _model_check(deployment: str) -> dict[str, Any]:
-    return {**_check_times(), "http_health_check": {"path": f"/v2/models/{deployment}/ready"}}
+def _model_check(name: str, version: int) -> dict[str, Any]:
+    path = f"/v2/models/{name}/versions/{version}/ready"
+    return {**_check_times(), "http_health_check": {"path": path}}
 
 
 def _check_times() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,18 @@ def render(
     }
     documents[CLUSTERS_FILE] = _response(_CLUSTER, remote_clusters(table, folder, limits, tls))
     documents[ROUTES_FILE] = _response(_ROUTES, [route_configuration(table, limits)])
+    documents[ROUTES_FILE]["version_info"] = _digest(documents, table)
     return documents
+
+
+def _digest(documents: dict[str, dict[str, Any]], table: RouteTable) -> str:
+    """Of all documents, so that who knows which routes Envoy has read knows what came before.
+
+    And of the changes of traffic that they stand for, which may differ in nothing else.
+    """
+    changes = [(found.name, found.traffic_revision) for found in table.deployments]
+    content = json.dumps([documents, changes]).encode()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _response(kind: str, resources: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["JSON_ERRORS", "LOCAL_STATUS", "MODEL_HEADER", "MODEL_NAME", "STATUS", "size_check"]
+__all__ = [
+    "JSON_ERRORS",
+    "LOCAL_STATUS",
+    "MODEL_HEADER",
+    "MODEL_NAME",
+    "STATUS",
+    "WANTED_VERSION_HEADER",
+    "size_check",
+]
 
 MODEL_HEADER = "lepton-model"
+WANTED_VERSION_HEADER = "lepton-wanted-version"
 
 
 def size_check(max_request_bytes: int) -> str:
@@ -21,6 +30,7 @@ end
 
 # The model's name is field 1 of every message of the protocol that names one, and so its first
 # bytes: after gRPC's flag and length (5 bytes) comes the tag 10, a varint length and the text.
+# The version, where one is named, is field 2 (tag 18) and follows it.
 # Of the two messages that load and unload, Triton's clients put the name into field 2 (tag 18).
 # What cannot be read has no name, and the fallback says so.
 MODEL_NAME = f"""
@@ -36,11 +46,12 @@ local function text_at(body, at, tag)
     length = length + (part % 128) * scale
     scale = scale * 128
   until part < 128 or scale > 65536
-  return body:sub(at + 1, at + length)
+  return body:sub(at + 1, at + length), at + length + 1
 end
 
 function envoy_on_request(handle)
   handle:headers():remove("{MODEL_HEADER}")
+  handle:headers():remove("{WANTED_VERSION_HEADER}")
   local buffer = handle:body()
   if buffer == nil or buffer:length() < MESSAGE_START then return end
   local head = buffer:getBytes(0, math.min(buffer:length(), 512))
@@ -50,9 +61,13 @@ function envoy_on_request(handle)
       "a compressed message needs the header grpc-encoding")
     return
   end
-  local name = text_at(head, MESSAGE_START, 10)
+  local name, rest = text_at(head, MESSAGE_START, 10)
   if name ~= nil and name:find("^[a-z0-9_-]+$") then
     handle:headers():replace("{MODEL_HEADER}", name)
+    local version = text_at(head, rest, 18)
+    if version ~= nil and version:find("^[0-9]+$") then
+      handle:headers():replace("{WANTED_VERSION_HEADER}", version)
+    end
     handle:clearRouteCache()
   end
 end

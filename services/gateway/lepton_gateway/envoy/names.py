@@ -14,10 +14,11 @@ __all__ = [
     "SCHEDULER_CLUSTER",
     "STORAGE_CLUSTER",
     "TYPE",
-    "deployment_cluster",
+    "VERSION_CLUSTERS",
     "duration",
     "file_source",
     "typed",
+    "version_cluster",
 ]
 
 TYPE: Final = "type.googleapis.com/"
@@ -28,13 +29,14 @@ RELAY_CLUSTER: Final = "relay"
 SCHEDULER_CLUSTER: Final = "schedulers"
 STORAGE_CLUSTER: Final = "storage"
 DATA_CLUSTER: Final = "data"
+VERSION_CLUSTERS: Final = "deployment/"
 # Under which the checked claims of a key are found.
 JWT_METADATA: Final = "claims"
 
 
-def deployment_cluster(name: str) -> str:
-    """The cluster of a deployment's replicas. No name of a user can be another cluster's."""
-    return f"deployment/{name}"
+def version_cluster(name: str, version: int) -> str:
+    """The cluster of one version of a deployment. No name of a user can be another cluster's."""
+    return f"{VERSION_CLUSTERS}{name}/{version}"
 
 
 def typed(kind: str, **config: Any) -> dict[str, Any]:

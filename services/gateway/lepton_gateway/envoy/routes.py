@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lepton_gateway.envoy.filters import GRPC_INFERENCE, INFERENCE, TRANSCODED, refuse_keys
 from lepton_gateway.envoy.limits import Limits
-from lepton_gateway.envoy.lua import MODEL_HEADER
+from lepton_gateway.envoy.lua import MODEL_HEADER, WANTED_VERSION_HEADER
 from lepton_gateway.envoy.names import (
     APP_CLUSTER,
     DATA_CLUSTER,
@@ -15,12 +16,14 @@ from lepton_gateway.envoy.names import (
     ROUTES,
     SCHEDULER_CLUSTER,
     STORAGE_CLUSTER,
-    deployment_cluster,
     duration,
     typed,
+    version_cluster,
 )
 from lepton_gateway.queued.api import SUBMIT_PATH
-from lepton_gateway.table import RouteTable
+from lepton_gateway.table import RoutedDeployment, RouteTable
+from lepton_gateway.waking import WOKEN_HEADER
+from lepton_runtime.headers import VERSION_HEADER
 from lepton_runtime.relay import relayed_matches
 
 __all__ = ["route_configuration"]
@@ -46,7 +49,7 @@ _ANOTHER_HOST = [
 _INFERENCE_RETRY = {
     "retry_on": "connect-failure,reset,refused-stream,retriable-status-codes",
     "retriable_status_codes": [429, 503],
-    "num_retries": 5,
+    "num_retries": 1,
     "retry_host_predicate": _ANOTHER_HOST,
     "host_selection_retry_max_attempts": 5,
     "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.25s"},
@@ -63,16 +66,14 @@ _MANAGEMENT_RETRY = {
 def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
     """The `RouteConfiguration` of the one listener.
 
-    A deployment without replicas has no route of its own: the gateway's app, which everything
-    else falls to, says how it stands.
+    A deployment without replicas goes to the gateway's app, as everything else does: it holds
+    requests for what sleeps, and says of the others how they stand.
     """
-    answering = [found.name for found in table.deployments if found.replicas]
     routes = [
         *(_route(match, _streaming_action(RELAY_CLUSTER)) for match in relayed_matches()),
         _submission_route(),
         _route({"prefix": _REQUESTS}, _streaming_action(APP_CLUSTER)),
-        *(_rest_route(name, limits) for name in answering),
-        *(_grpc_route(name, limits) for name in answering),
+        *(route for found in table.deployments for route in _deployment_routes(found, limits)),
         *(_bridged_app_route(prefix) for prefix in (_OIP_GRPC, _HEALTH_GRPC)),
         *(_service_route(service, cluster) for service, cluster in _SERVICES.items()),
         _data_route(limits),
@@ -100,15 +101,40 @@ def _submission_route() -> dict[str, Any]:
     return _route(match, action, typed_per_filter_config=INFERENCE)
 
 
-def _rest_route(name: str, limits: Limits) -> dict[str, Any]:
-    match = {"path_separated_prefix": f"/v2/models/{name}"}
-    return _route(match, _inference_action(name, limits), typed_per_filter_config=INFERENCE)
+def _deployment_routes(deployment: RoutedDeployment, limits: Limits) -> Iterable[dict[str, Any]]:
+    """Requests that name a version go there; the others by the deployment's shares."""
+    name = deployment.name
+    for version in deployment.versions:
+        action = _inference_action(name, [(version, 1)], limits)
+        yield _rest_route(f"/v2/models/{name}/versions/{version}", action)
+        yield from _grpc_routes({MODEL_HEADER: name, WANTED_VERSION_HEADER: str(version)}, action)
+    if deployment.weights:
+        action = _inference_action(name, deployment.weights, limits)
+    elif deployment.sleeps:
+        action = {"cluster": APP_CLUSTER, "timeout": duration(limits.inference_timeout_s)}
+    else:
+        return
+    yield _rest_route(f"/v2/models/{name}", action)
+    yield from _grpc_routes({MODEL_HEADER: name}, action)
 
 
-def _grpc_route(name: str, limits: Limits) -> dict[str, Any]:
-    wanted = {"name": MODEL_HEADER, "string_match": {"exact": name}}
-    match = {"prefix": _OIP_GRPC, "headers": [wanted]}
-    return _route(match, _inference_action(name, limits), typed_per_filter_config=GRPC_INFERENCE)
+def _rest_route(prefix: str, action: dict[str, Any]) -> dict[str, Any]:
+    match = {"path_separated_prefix": prefix}
+    return _route(match, action, typed_per_filter_config=INFERENCE)
+
+
+def _grpc_routes(named: Mapping[str, str], action: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    # What was held while its model slept has lost gRPC's frame already.
+    yield _grpc_route({**named, WOKEN_HEADER: "1"}, action, INFERENCE)
+    yield _grpc_route(named, action, GRPC_INFERENCE)
+
+
+def _grpc_route(
+    named: Mapping[str, str], action: dict[str, Any], filters: dict[str, Any]
+) -> dict[str, Any]:
+    wanted = [{"name": name, "string_match": {"exact": value}} for name, value in named.items()]
+    match = {"prefix": _OIP_GRPC, "headers": wanted}
+    return _route(match, action, typed_per_filter_config=filters)
 
 
 def _bridged_app_route(prefix: str) -> dict[str, Any]:
@@ -116,11 +142,23 @@ def _bridged_app_route(prefix: str) -> dict[str, Any]:
     return _route({"prefix": prefix}, action, typed_per_filter_config=GRPC_INFERENCE)
 
 
-def _inference_action(name: str, limits: Limits) -> dict[str, Any]:
+def _inference_action(
+    name: str, weights: Iterable[tuple[int, int]], limits: Limits
+) -> dict[str, Any]:
     return {
-        "cluster": deployment_cluster(name),
+        "weighted_clusters": {"clusters": [_share(name, *weight) for weight in weights]},
         "timeout": duration(limits.inference_timeout_s),
         "retry_policy": _INFERENCE_RETRY,
+    }
+
+
+def _share(name: str, version: int, weight: int) -> dict[str, Any]:
+    # A server that has several versions is told which of them was chosen.
+    header = {"header": {"key": VERSION_HEADER, "value": str(version)}}
+    return {
+        "name": version_cluster(name, version),
+        "weight": weight,
+        "request_headers_to_add": [header | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
     }
 
 

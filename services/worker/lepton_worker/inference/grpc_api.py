@@ -37,6 +37,7 @@ from lepton_runtime.http import Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference.deadline import timeout_us
 from lepton_worker.inference.repository_control import RepositoryControl
+from lepton_worker.inference.rest_api import chosen_version
 from lepton_worker.inference.service import InferenceService
 
 _log = logging.getLogger(__name__)
@@ -112,7 +113,9 @@ class GrpcApi:
 
     def _model_infer(self, exchange: Exchange) -> None:
         message = pb.ModelInferRequest.FromString(exchange.body)
-        model = self._service.admit(message.model_name, message.model_version)
+        model = self._service.admit(
+            message.model_name, message.model_version or chosen_version(exchange)
+        )
         request = decode_request(message, exchange.headers)
         self._service.infer(model, request, exchange, partial(_reply_answer, exchange))
 
@@ -124,7 +127,9 @@ class GrpcApi:
 
     def _model_ready(self, exchange: Exchange) -> None:
         request = pb.ModelReadyRequest.FromString(exchange.body)
-        ready = self._service.repository.is_ready(request.name, request.version)
+        ready = self._service.repository.is_ready(
+            request.name, request.version or chosen_version(exchange)
+        )
         _reply(exchange, pb.ModelReadyResponse(ready=ready))
 
     def _server_metadata(self, exchange: Exchange) -> None:
@@ -133,17 +138,25 @@ class GrpcApi:
 
     def _model_metadata(self, exchange: Exchange) -> None:
         request = pb.ModelMetadataRequest.FromString(exchange.body)
-        document = self._service.model_metadata(request.name, request.version)
+        document = self._service.model_metadata(
+            request.name, request.version or chosen_version(exchange)
+        )
         _reply(exchange, json_format.ParseDict(document, pb.ModelMetadataResponse()))
 
     def _model_config(self, exchange: Exchange) -> None:
         request = pb.ModelConfigRequest.FromString(exchange.body)
-        document = {"config": self._service.model_config(request.name, request.version)}
+        document = {
+            "config": self._service.model_config(
+                request.name, request.version or chosen_version(exchange)
+            )
+        }
         _reply(exchange, json_format.ParseDict(document, pb.ModelConfigResponse()))
 
     def _model_statistics(self, exchange: Exchange) -> None:
         request = pb.ModelStatisticsRequest.FromString(exchange.body)
-        document = self._service.model_statistics(request.name, request.version)
+        document = self._service.model_statistics(
+            request.name, request.version or chosen_version(exchange)
+        )
         _reply(exchange, json_format.ParseDict(document, pb.ModelStatisticsResponse()))
 
     def _repository_index(self, exchange: Exchange) -> None:

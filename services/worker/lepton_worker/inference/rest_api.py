@@ -29,6 +29,7 @@ from lepton_ai.oip.rest import (
     decode_request,
     encode_answer,
 )
+from lepton_runtime.headers import VERSION_HEADER
 from lepton_runtime.http import JSON_TYPE, Exchange
 from lepton_worker.inference.deadline import timeout_us
 from lepton_worker.inference.repository import ReadyModel
@@ -38,6 +39,7 @@ from lepton_worker.inference.service import InferenceService
 _log = logging.getLogger(__name__)
 _BINARY_TYPE: Final = b"content-type: application/octet-stream\r\n"
 _JSON_LENGTH: Final = JSON_LENGTH_HEADER.encode()
+_VERSION: Final = VERSION_HEADER.encode()
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
 # Less is not worth the time.
 _COMPRESSED_BYTES: Final = 1024
@@ -74,7 +76,7 @@ class RestApi:
     def _route(self, exchange: Exchange, path: list[str]) -> None:
         match path:
             case ["v2", "models", name, "infer"]:
-                self._infer(exchange, name, "")
+                self._infer(exchange, name, chosen_version(exchange))
             case ["v2", "models", name, "versions", version, "infer"]:
                 self._infer(exchange, name, version)
             case ["v2", "repository", *rest]:
@@ -101,7 +103,7 @@ class RestApi:
             case ["models", name, "versions", version, *rest]:
                 self._read_model(exchange, name, version, rest)
             case ["models", name, *rest]:
-                self._read_model(exchange, name, "", rest)
+                self._read_model(exchange, name, chosen_version(exchange), rest)
             case _:
                 raise NotFoundError(f"{exchange.path!r} does not exist")
 
@@ -168,6 +170,11 @@ class RestApi:
                 hint=f"allowed are {', '.join(name.decode() for name in _WINDOW_BITS)}",
             )
         return inflate(exchange.body, _WINDOW_BITS[encoding], self._max_body_bytes)
+
+
+def chosen_version(exchange: Exchange) -> str:
+    """The version that the gateway chose for a request that names none; empty for the latest."""
+    return exchange.headers.get(_VERSION, b"").decode("latin-1")
 
 
 def inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:
