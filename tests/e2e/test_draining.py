@@ -76,22 +76,19 @@ def test_draining_a_serving_worker_fails_no_request(cluster, command, digits, mo
 
 @pytest.mark.parametrize("node", ["worker-1", "worker-2"])  # one of them holds the lighthouse
 def test_a_job_goes_on_while_a_worker_is_drained(cluster, command, digits, model, node):
-    job = cluster.client.submit(model, "digits", epochs=60, batch_size=32, workers=2)
+    job = cluster.client.submit(model, "digits", epochs=100_000, batch_size=32, workers=2)
     steps(cluster.client, job.id, 50)
     command("nodes", "drain", node)
-    assert cluster.client.job(job.id).state not in (
-        job_pb2.JOB_STATE_FAILED,
-        job_pb2.JOB_STATE_SUCCEEDED,
-    )
     drained_at = time.time()
     command("nodes", "uncordon", node)
-    taken = [
+    step = next(
         event.step
         for event in cluster.client.watch(job.id)
         if isinstance(event, job_pb2.JobProgress) and event.at.ToNanoseconds() / 1e9 > drained_at
-    ]
-    assert min(taken) > 50, "it began anew"
-    assert cluster.client.job(job.id).state == job_pb2.JOB_STATE_SUCCEEDED
+    )
+    assert step > 50, "it began anew"
+    assert cluster.client.cancel(job.id).state == job_pb2.JOB_STATE_CANCELLED
+    until(lambda: not any(tasks(cluster).values()))
 
 
 def test_a_cordoned_worker_gets_no_rank(cluster, command, digits, model):
