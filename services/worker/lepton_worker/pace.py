@@ -25,18 +25,22 @@ class Pace:
         self._now = now
         self._last: float | None = None
         self._longest_s = 0.0
+        self._steps = False
         self._patience_s = _FIRST_S
 
     def begin(self) -> None:
         """It is ready to take steps."""
         self._last = self._now()
 
-    def step(self) -> None:
-        """It took one, or several."""
-        if self._last is not None and self._patience_s != _FIRST_S:
+    def step(self) -> bool:
+        """It took one, or several; answers whether they are its first."""
+        first = not self._steps
+        if self._last is not None and not first:
             self._longest_s = max(self._longest_s, self._now() - self._last)
+        self._steps = True
         self._last = self._now()
         self._patience_s = max(_LEAST_S, _PAUSES * self._longest_s)
+        return first
 
     def end(self) -> None:
         """It has none left to take."""

@@ -196,9 +196,10 @@ class Runners:
         match event["event"]:
             case "ready":
                 pace.begin()
-                await self._say(task, task_pb2.TASK_STATE_RUNNING)
             case "progress":
-                pace.step()
+                # Not before: until then a rank that joins has nothing that a peer could go on from.
+                if pace.step():
+                    await self._say(task, task_pb2.TASK_STATE_RUNNING)
                 await self._progress(task, event)
             case "trained":
                 pace.end()

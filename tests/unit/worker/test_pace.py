@@ -21,12 +21,12 @@ def test_a_pause_is_a_stall_when_it_is_far_longer_than_those_before() -> None:
     pace.begin()
     clock.now += 60
     assert not pace.stalled_s  # the first step takes its time
-    pace.step()
+    assert pace.step()
     clock.now += 15
     assert not pace.stalled_s
     clock.now += 1
     assert pace.stalled_s == 16
-    pace.step()  # it was slow, not stuck
+    assert not pace.step()  # it was slow, not stuck
     clock.now += 60
     assert not pace.stalled_s
     clock.now += 5
