@@ -25,7 +25,7 @@ __all__ = ["NatsQueues"]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.queues")
 _FAILURES = (NatsError, JetStreamError, TimeoutError, OSError)
 _DEADLINE_S = 2.0
-_FETCH_S = 2.0  # short, because a fetch can go silent after a broker's restart
+_FETCH_S = 5.0  # short, because a fetch can go silent after a broker's restart
 _RETRY_S = 0.5
 # Takers tell every two seconds that they are alive.
 _SILENT_S = 6.0
