@@ -23,7 +23,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
 _INTERVAL_S = 0.5
 # While new routes are on their way into Envoy, or somebody waits for a model to wake.
 _HURRY_S = 0.03
-_COUNTED = r"upstream_rq_(completed|2xx|time|active|pending_active)|membership_healthy"
+_COUNTED = r"upstream_rq_(completed|[45]xx|time|active|pending_active)|membership_healthy"
 _NAMES = rf"^cluster\.{VERSION_CLUSTERS}.*\.({_COUNTED})$|\.rds\.{ROUTES}\.version_text$"
 _Version = tuple[str, int]  # deployment, version
 
@@ -35,19 +35,18 @@ class Totals:
     healthy: int = 0
     outstanding: int = 0
     requests: int = 0
-    answered: int = 0
+    errors: int = 0
     seconds: float = 0.0
 
     def since(self, before: Totals) -> serving_pb2.VersionLoad:
         """What was added; all of it if Envoy has begun anew."""
         if self.requests < before.requests:
             before = Totals()
-        requests = self.requests - before.requests
         return serving_pb2.VersionLoad(
             healthy=self.healthy,
             outstanding=self.outstanding,
-            requests=requests,
-            errors=max(requests - (self.answered - before.answered), 0),
+            requests=self.requests - before.requests,
+            errors=max(self.errors - before.errors, 0),
             seconds=max(self.seconds - before.seconds, 0.0),
         )
 
@@ -74,8 +73,8 @@ def _add(totals: Totals, name: str, value: float) -> None:
             totals.outstanding += int(value)
         case "upstream_rq_completed":
             totals.requests = int(value)
-        case "upstream_rq_xx":  # of the class 2: the others are not asked for
-            totals.answered = int(value)
+        case "upstream_rq_xx":  # of the classes 4 and 5: the others are not asked for
+            totals.errors += int(value)
         case "upstream_rq_time_sum":
             totals.seconds = value / 1e3
         case _:
