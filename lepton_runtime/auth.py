@@ -34,11 +34,16 @@ ADMIN_TTL_S = 365 * 24 * 3600
 
 @dataclass(frozen=True)
 class Principal:
-    """Who calls: a tenant, with a role (`lepton_ai.proto.v1.Role`), by one key."""
+    """Who calls: a tenant, with a role (`lepton_ai.proto.v1.Role`), by one key.
+
+    Attributes:
+        may_run_code: Whether programs of theirs may run on the workers.
+    """
 
     tenant: str
     role: int
     key_id: str
+    may_run_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,13 @@ class TokenSigner:
     def __init__(self, private_key_pem: bytes) -> None:
         self._key = private_key_pem
 
-    def mint(self, tenant: str, role: int, ttl_s: int, now: float) -> MintedToken:
-        """A key for `tenant` with `role`, valid for `ttl_s` seconds from `now`."""
+    def mint(
+        self, tenant: str, role: int, ttl_s: int, now: float, *, may_run_code: bool = False
+    ) -> MintedToken:
+        """A key for `tenant` with `role`, valid for `ttl_s` seconds from `now`.
+
+        An administrator's may always run code.
+        """
         identifier = uuid.uuid4().hex
         expires_at = int(now) + ttl_s
         claims = {
@@ -69,6 +79,7 @@ class TokenSigner:
             "aud": ISSUER,
             "sub": tenant,
             "role": role,
+            "code": may_run_code or role >= options_pb2.ROLE_ADMIN,
             "jti": identifier,
             "iat": int(now),
             "exp": expires_at,
@@ -139,7 +150,8 @@ class TokenVerifier:
                 issuer=ISSUER,
                 leeway=_LEEWAY_S,
             )
-            holder = Principal(claims["sub"], int(claims["role"]), claims["jti"])
+            may_run_code = claims.get("code") is True
+            holder = Principal(claims["sub"], int(claims["role"]), claims["jti"], may_run_code)
             return holder, float(claims["exp"])
         except jwt.ExpiredSignatureError:
             raise UnauthenticatedError("the key has expired", hint="ask for a new one") from None

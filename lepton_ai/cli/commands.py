@@ -13,14 +13,13 @@ import typer
 from lepton_ai.cli import local
 from lepton_ai.cli.arguments import Json, parse_options, parse_range
 from lepton_ai.cli.datasets import datasets_app
-from lepton_ai.cli.job import job_app
+from lepton_ai.cli.jobs import add_jobs
 from lepton_ai.cli.models import models_app
 from lepton_ai.cli.nodes import nodes_app
-from lepton_ai.cli.output import age_text, print_json, print_table, to_form
+from lepton_ai.cli.output import print_json, print_table, to_form
 from lepton_ai.cli.rows import read_rows
 from lepton_ai.cli.storage import storage_app
 from lepton_ai.cluster.profile import home_folder
-from lepton_ai.cluster.progress import state_text
 from lepton_ai.cluster.sync import Cluster
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.proto.v1 import deployment_pb2, options_pb2
@@ -34,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 keys_app = typer.Typer(help="Make and revoke keys.", no_args_is_help=True)
-app.add_typer(job_app, name="job")
+add_jobs(app)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(models_app, name="models")
 app.add_typer(nodes_app, name="nodes")
@@ -81,86 +80,6 @@ def status(as_json: Json = False) -> None:
         return
     fields = [field.name for field in found.DESCRIPTOR.fields]
     print_table(("", ""), [(name.replace("_", " "), getattr(found, name)) for name in fields])
-
-
-@app.command()
-def submit(  # noqa: PLR0917 - options, which typer passes by name
-    model: Annotated[Path, typer.Argument(help="Declares the model: .json, .toml or .py.")],
-    dataset: Annotated[str, typer.Option(help="Stored dataset, NAME or NAME:VERSION.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 10,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    workers: Annotated[str, typer.Option(help="The most, or FEWEST:MOST.")] = "2",
-    priority: Annotated[
-        int, typer.Option(min=-100, max=100, help="Less urgent jobs make room for it.")
-    ] = 0,
-    publish_as: Annotated[str, typer.Option(help="Publish the result under this name.")] = "",
-    seed: int = 0,
-    checkpoint_interval_s: Annotated[
-        int, typer.Option(min=1, help="Seconds between checkpoints.")
-    ] = 60,
-    checkpoint_every_steps: Annotated[
-        int, typer.Option(min=0, help="Steps between them, where that comes sooner.")
-    ] = 0,
-    checkpoints_kept: Annotated[int, typer.Option(min=1, help="The newest, till it ends.")] = 2,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
-) -> None:
-    """Train a model on a stored dataset."""
-    from lepton_ai.cli.declaration import read_model_file
-
-    declared = read_model_file(model)
-    fewest, most = parse_range(workers)
-    with Cluster() as cluster:
-        job = cluster.submit(
-            declared,
-            dataset,
-            epochs=epochs,
-            batch_size=batch_size,
-            workers=most,
-            min_workers=fewest,
-            priority=priority,
-            seed=seed,
-            checkpoint_interval_s=checkpoint_interval_s,
-            checkpoint_every_steps=checkpoint_every_steps,
-            checkpoints_kept=checkpoints_kept,
-            publish_as=publish_as,
-        )
-        print(job.id, flush=True)
-        if wait:
-            print(state_text(cluster.wait(job).state))
-
-
-@app.command()
-def jobs(as_json: Json = False) -> None:
-    """List jobs, newest first."""
-    with Cluster() as cluster:
-        found = cluster.jobs()
-    if as_json:
-        return print_json(found)
-    print_table(
-        ("JOB", "STATE", "DATASET", "WORKERS", "AGE", "REASON"),
-        [
-            (
-                job.id,
-                state_text(job.state),
-                job.spec.train.dataset,
-                f"{job.spec.workers.min}-{job.spec.workers.max}",
-                age_text(job.created_at),
-                job.reason,
-            )
-            for job in found
-        ],
-    )
-
-
-@app.command()
-def logs(
-    job_id: str,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
-) -> None:
-    """Print what a job's ranks printed."""
-    with Cluster() as cluster:
-        for line in cluster.logs(job_id, follow=follow):
-            print(f"[{line.rank}] {line.text}", flush=True)
 
 
 @app.command()
@@ -296,10 +215,13 @@ def keys_create(
     role: Annotated[str, typer.Option(help="viewer, inference, developer or admin.")] = "developer",
     tenant: Annotated[str, typer.Option(help="Whose work it does.")] = "",
     ttl_s: Annotated[int, typer.Option(min=0, help="Seconds; 0: 90 days.")] = 0,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="It may run programs on the workers.")
+    ] = False,
 ) -> None:
     """Make a key; it is shown once."""
     with Cluster() as cluster:
-        made = cluster.create_key(_role(role), tenant=tenant, ttl_s=ttl_s)
+        made = cluster.create_key(_role(role), tenant=tenant, ttl_s=ttl_s, may_run_code=run_code)
     print(json.dumps({"key": made.key, "id": made.id}, indent=2))
 
 

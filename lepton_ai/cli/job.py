@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ from lepton_ai.proto.v1 import job_pb2, task_pb2
 
 __all__ = ["job_app"]
 
-job_app = typer.Typer(help="Look at one job, or stop it.", no_args_is_help=True)
+job_app = typer.Typer(help="Look at one job, take its results, or stop it.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(help="Id of a job, as 'lepton jobs' lists it.")]
 
 
@@ -47,6 +48,17 @@ def cancel(job: JobId) -> None:
     """Stop a job."""
     with Cluster() as cluster:
         print(state_text(cluster.cancel(job).state))
+
+
+@job_app.command()
+def output(
+    job: JobId,
+    folder: Annotated[Path, typer.Argument(help="Made when it is missing.")] = Path(),
+) -> None:
+    """Fetch the files that a job's program left in $LEPTON_OUTPUT_DIR."""
+    with Cluster() as cluster:
+        for path in cluster.output(job, folder):
+            print(path)
 
 
 def _facts(job: job_pb2.Job) -> list[tuple[str, str]]:

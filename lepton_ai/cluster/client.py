@@ -7,8 +7,7 @@ import json
 import logging
 import re
 import tempfile
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,20 +16,19 @@ from numpy.typing import NDArray
 from lepton_ai.cluster.arrays import Splits, columns_of, content_name
 from lepton_ai.cluster.endpoint import AsyncEndpoint
 from lepton_ai.cluster.inference import InferenceClient
+from lepton_ai.cluster.jobs import AsyncJobs, check_room
 from lepton_ai.cluster.profile import Profile
-from lepton_ai.cluster.progress import TrainingBar, TransferBar
+from lepton_ai.cluster.progress import TransferBar
 from lepton_ai.cluster.queued import AsyncQueuedRequest
 from lepton_ai.cluster.serving import ensemble_step, serving_options
 from lepton_ai.cluster.storage import AsyncStorage
 from lepton_ai.cluster.workers import AsyncWorkers
 from lepton_ai.data_plane import DataPlane
 from lepton_ai.errors import (
-    CancelledError,
     ConflictError,
     DeadlineExceededError,
     InvalidArgumentError,
     NotFoundError,
-    UnavailableError,
 )
 from lepton_ai.http import HttpClient
 from lepton_ai.learn.history import History
@@ -48,7 +46,6 @@ from lepton_ai.proto.v1 import (
     scheduler_pb2_grpc,
     storage_pb2,
     storage_pb2_grpc,
-    task_pb2,
 )
 from lepton_ai.rpc import open_channel, translated_errors
 from lepton_ai.versions import library_versions
@@ -56,19 +53,15 @@ from lepton_ai.versions import library_versions
 if TYPE_CHECKING:
     from lepton_ai.learn.model import Model
 
-__all__ = ["ENDED", "AsyncCluster"]
+__all__ = ["AsyncCluster"]
 
 _log = logging.getLogger("lepton_ai.cluster")
 _CALL_S = 30.0
-# A gateway or scheduler may be replaced while a job is watched.
-_OUTAGE_S = 60.0
-_RETRY_S = 0.5
 _POLL_S = 0.1
 _UP = (deployment_pb2.DEPLOYMENT_STATE_READY, deployment_pb2.DEPLOYMENT_STATE_ASLEEP)
-ENDED = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED)
 
 
-class AsyncCluster:
+class AsyncCluster(AsyncJobs):
     """A cluster, through its gateway. Close it when done, or use it as a context manager.
 
     Args:
@@ -86,15 +79,15 @@ class AsyncCluster:
         self._channel = open_channel(profile.address, profile.api_key, profile.channel_credentials)
         self._http = HttpClient(profile.address, profile.api_key, profile.tls)
         self._inference = InferenceClient(self._http, self._channel)
-        self._scheduler = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
         self._storage = storage_pb2_grpc.StorageServiceStub(self._channel)
         self._gateway = gateway_pb2_grpc.GatewayServiceStub(self._channel)
         # Behind TLS nodes let in only each other: the gateway carries for everyone else.
         direct = profile.tls is None
         self._data = DataPlane([profile.address], profile.api_key, profile.tls, direct=direct)
-        self._objects = ObjectClient(self._data)
+        scheduler = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+        super().__init__(scheduler, ObjectClient(self._data))
         self.storage = AsyncStorage(self._storage)
-        self.workers = AsyncWorkers(self._scheduler)
+        self.workers = AsyncWorkers(scheduler)
 
     async def __aenter__(self) -> Self:
         return self
@@ -170,83 +163,6 @@ class AsyncCluster:
         async with translated_errors():
             return (await self._storage.CreateDataset(request, timeout=_CALL_S)).dataset
 
-    async def submit(
-        self,
-        model: Model,
-        dataset: str,
-        *,
-        epochs: int = 10,
-        batch_size: int = 64,
-        workers: int = 1,
-        min_workers: int = 1,
-        priority: int = 0,
-        validation_fraction: float = 0.0,
-        shuffle: bool = True,
-        shuffle_window_bytes: int = 0,
-        seed: int = 0,
-        checkpoint_interval_s: int = 60,
-        checkpoint_every_steps: int = 0,
-        checkpoints_kept: int = 2,
-        publish_as: str = "",
-        name: str = "",
-    ) -> job_pb2.Job:
-        """Train a compiled model on a stored dataset, without waiting for it.
-
-        Args:
-            model: What to train. Weights that it has already are not used.
-            dataset: ``"name"`` or ``"name:version"``; its split "train" is used.
-            epochs: Passes over the data.
-            batch_size: Samples in a step, over all workers together.
-            workers: The most workers to use; it goes on with fewer while some are lost.
-            min_workers: The fewest to begin with, and to keep when others need the room.
-            priority: From -100 to 100. Where room is short, jobs of a lower one shrink to their
-                fewest workers, and then wait until there is room again.
-            validation_fraction: Last share of the data held out, from 0 to below 1.
-            shuffle: Whether each epoch has an order of its own.
-            shuffle_window_bytes: A split larger than this is read chunk by chunk, each rank what
-                it needs, and mixed within windows of this size; 0 for 256 MiB.
-            seed: Makes the run repeatable.
-            checkpoint_interval_s: Seconds between checkpoints, from which a job goes on that has
-                lost every worker.
-            checkpoint_every_steps: Steps between checkpoints, where that comes sooner; 0 for none.
-            checkpoints_kept: How many are kept, the newest, until the job ends.
-            publish_as: Name to publish the trained model under; empty for none.
-            name: A label for people.
-
-        Raises:
-            InvalidArgumentError: It can never run; says why.
-            NotFoundError: There is no such dataset.
-        """
-        train = job_pb2.TrainSpec(
-            dataset=dataset,
-            model_config=json.dumps(model.to_config()),
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            checkpoint_interval_s=checkpoint_interval_s,
-            checkpoint_every_steps=checkpoint_every_steps,
-            checkpoints_kept=checkpoints_kept,
-            publish_as=publish_as,
-            validation_fraction=validation_fraction,
-            keep_order=not shuffle,
-            shuffle_window_bytes=shuffle_window_bytes,
-        )
-        return await self.submit_spec(
-            job_pb2.JobSpec(
-                name=name,
-                workers={"min": min_workers, "max": workers},
-                priority=priority,
-                train=train,
-            )
-        )
-
-    async def submit_spec(self, spec: job_pb2.JobSpec) -> job_pb2.Job:
-        """Submit a job as the protocol spells it."""
-        _check_room(spec.workers.max, await self._workers())
-        async with translated_errors():
-            request = scheduler_pb2.SubmitJobRequest(spec=spec)
-            return (await self._scheduler.SubmitJob(request, timeout=_CALL_S)).job
-
     async def fit_model(self, request: FitRequest) -> FitResult:
         """Train what `Model.fit(cluster=...)` asks for and wait for it, with a progress bar.
 
@@ -256,92 +172,12 @@ class AsyncCluster:
         """
         nodes = await self._workers()
         workers = max(1, len(nodes)) if request.workers is None else request.workers
-        _check_room(workers, nodes)
+        check_room(workers, nodes)
         train = await self._train_spec(request)
         spec = job_pb2.JobSpec(workers={"min": 1, "max": workers}, train=train)
         job = await self.wait(await self.submit_spec(spec))
         weights = await self._objects.get_bytes(job.result.weights_object)
         return FitResult(bytes(weights), History.from_dict(json.loads(job.result.history)))
-
-    async def wait(self, job: job_pb2.Job) -> job_pb2.Job:
-        """Follow a job to its end, with a progress bar where there is a terminal.
-
-        Raises:
-            ConflictError: It failed; says why.
-            CancelledError: It was cancelled.
-        """
-        with TrainingBar() as bar:
-            async for event in self.watch(job.id):
-                if isinstance(event, job_pb2.JobProgress):
-                    bar.show_progress(event)
-                else:
-                    bar.show_job(event)
-                    job = event
-        if job.state == job_pb2.JOB_STATE_FAILED:
-            raise ConflictError(
-                f"job {job.id} failed: {job.reason}", hint=f"see 'lepton logs {job.id}'"
-            )
-        if job.state == job_pb2.JOB_STATE_CANCELLED:
-            raise CancelledError(f"job {job.id} was cancelled")
-        return job
-
-    async def watch(self, job_id: str) -> AsyncIterator[job_pb2.Job | job_pb2.JobProgress]:
-        """A job's state at every change, and its progress, until it ends."""
-        heard = time.monotonic()
-        while True:
-            try:
-                async for event in self._watched(job_id):
-                    heard = time.monotonic()
-                    yield event
-                    if isinstance(event, job_pb2.Job) and event.state in ENDED:
-                        return
-            except UnavailableError as error:
-                if time.monotonic() - heard > _OUTAGE_S:
-                    raise
-                _log.info("watching job %s again: %s", job_id, error)
-            await asyncio.sleep(_RETRY_S)
-
-    async def job(self, job_id: str) -> job_pb2.Job:
-        """One job.
-
-        Raises:
-            NotFoundError: There is none with this id.
-        """
-        async with translated_errors():
-            request = scheduler_pb2.GetJobRequest(id=job_id)
-            return (await self._scheduler.GetJob(request, timeout=_CALL_S)).job
-
-    async def job_tasks(self, job_id: str) -> list[tuple[task_pb2.Task, task_pb2.TaskStatus]]:
-        """Where the lighthouse and ranks of a job are, and how far each is.
-
-        Raises:
-            NotFoundError: There is no job with this id.
-        """
-        async with translated_errors():
-            request = scheduler_pb2.GetJobRequest(id=job_id)
-            found = await self._scheduler.GetJob(request, timeout=_CALL_S)
-        said = {(s.node_id, s.task_id, s.attempt): s for s in found.statuses}
-        nothing = task_pb2.TaskStatus()
-        return [(t, said.get((t.node_id, t.id, t.attempt), nothing)) for t in found.tasks]
-
-    async def jobs(self) -> list[job_pb2.Job]:
-        """All jobs, newest first."""
-        async with translated_errors():
-            request = scheduler_pb2.ListJobsRequest()
-            return list((await self._scheduler.ListJobs(request, timeout=_CALL_S)).jobs)
-
-    async def cancel(self, job_id: str) -> job_pb2.Job:
-        """Stop a job; one that has ended stays as it is."""
-        async with translated_errors():
-            request = scheduler_pb2.CancelJobRequest(id=job_id)
-            return (await self._scheduler.CancelJob(request, timeout=_CALL_S)).job
-
-    async def logs(self, job_id: str, *, follow: bool = False) -> AsyncIterator[job_pb2.LogLine]:
-        """What a job's ranks printed; with `follow`, until it ends."""
-        request = scheduler_pb2.StreamLogsRequest(id=job_id, follow=follow)
-        async with translated_errors():
-            async for answer in self._scheduler.StreamLogs(request):
-                yield answer.line
 
     async def publish(
         self,
@@ -638,23 +474,24 @@ class AsyncCluster:
             return await self._gateway.GetStatus(gateway_pb2.GetStatusRequest(), timeout=_CALL_S)
 
     async def create_key(
-        self, role: options_pb2.Role, *, tenant: str = "", ttl_s: int = 0
+        self,
+        role: options_pb2.Role,
+        *,
+        tenant: str = "",
+        ttl_s: int = 0,
+        may_run_code: bool = False,
     ) -> gateway_pb2.CreateKeyResponse:
-        """A new key, shown once; `ttl_s` 0 is 90 days."""
+        """A new key, shown once; `ttl_s` 0 is 90 days. Programs run with `may_run_code`."""
         async with translated_errors():
-            request = gateway_pb2.CreateKeyRequest(tenant=tenant, role=role, ttl_s=ttl_s)
+            request = gateway_pb2.CreateKeyRequest(
+                tenant=tenant, role=role, ttl_s=ttl_s, may_run_code=may_run_code
+            )
             return await self._gateway.CreateKey(request, timeout=_CALL_S)
 
     async def revoke_key(self, key_id: str) -> None:
         """Refuse a key from now on."""
         async with translated_errors():
             await self._gateway.RevokeKey(gateway_pb2.RevokeKeyRequest(id=key_id), timeout=_CALL_S)
-
-    async def _watched(self, job_id: str) -> AsyncIterator[job_pb2.Job | job_pb2.JobProgress]:
-        async with translated_errors():
-            request = scheduler_pb2.WatchJobRequest(id=job_id)
-            async for event in self._scheduler.WatchJob(request):
-                yield event.job if event.HasField("job") else event.progress
 
     async def _train_spec(self, request: FitRequest) -> job_pb2.TrainSpec:
         options = request.options
@@ -706,9 +543,6 @@ class AsyncCluster:
             request = storage_pb2.GetDatasetRequest(name=name, version=version)
             return (await self._storage.GetDataset(request, timeout=_CALL_S)).dataset
 
-    async def _workers(self) -> list[node_pb2.Node]:
-        return [n for n in await self.nodes() if n.role == node_pb2.NODE_ROLE_WORKER]
-
     async def _until_ready(self, name: str, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
@@ -722,17 +556,6 @@ class AsyncCluster:
             raise DeadlineExceededError(
                 f"{name!r} is not ready after {timeout_s:g} s", hint="see 'lepton deployments'"
             ) from None
-
-
-def _check_room(workers: int, nodes: Sequence[node_pb2.Node]) -> None:
-    """Refuse more workers than there will ever be: the scheduler looks at the minimum alone."""
-    if workers < 1:
-        raise InvalidArgumentError(f"workers is {workers}", hint="use 1 or more")
-    capacity = sum(int(node.capacity.cpus) for node in nodes)
-    if nodes and workers > capacity:
-        raise InvalidArgumentError(
-            f"{workers} workers never fit", hint=f"this cluster has room for {capacity}"
-        )
 
 
 def _answers(deployment: deployment_pb2.Deployment) -> bool:

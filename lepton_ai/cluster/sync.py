@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from numpy.typing import NDArray
 
 from lepton_ai.cluster.arrays import Splits
 from lepton_ai.cluster.client import AsyncCluster
 from lepton_ai.cluster.endpoint import AsyncEndpoint
+from lepton_ai.cluster.jobs import JobOptions
 from lepton_ai.cluster.queued import AsyncQueuedRequest
 from lepton_ai.cluster.storage import AsyncStorage
+from lepton_ai.cluster.sweeping import SweepResult, Trial
 from lepton_ai.cluster.workers import AsyncWorkers
 from lepton_ai.learn.remote import FitRequest, FitResult
 from lepton_ai.proto.v1 import (
@@ -26,6 +28,7 @@ from lepton_ai.proto.v1 import (
     storage_pb2,
     task_pb2,
 )
+from lepton_ai.sweeps import Rungs, Space
 
 if TYPE_CHECKING:
     from lepton_ai.learn.model import Model
@@ -252,9 +255,6 @@ class Cluster:
         *,
         epochs: int = 10,
         batch_size: int = 64,
-        workers: int = 1,
-        min_workers: int = 1,
-        priority: int = 0,
         validation_fraction: float = 0.0,
         shuffle: bool = True,
         shuffle_window_bytes: int = 0,
@@ -263,7 +263,7 @@ class Cluster:
         checkpoint_every_steps: int = 0,
         checkpoints_kept: int = 2,
         publish_as: str = "",
-        name: str = "",
+        **options: Unpack[JobOptions],
     ) -> job_pb2.Job:
         """Train a compiled model on a stored dataset, without waiting for it."""
         return self._loop.run(
@@ -272,9 +272,6 @@ class Cluster:
                 dataset,
                 epochs=epochs,
                 batch_size=batch_size,
-                workers=workers,
-                min_workers=min_workers,
-                priority=priority,
                 validation_fraction=validation_fraction,
                 shuffle=shuffle,
                 shuffle_window_bytes=shuffle_window_bytes,
@@ -283,13 +280,64 @@ class Cluster:
                 checkpoint_every_steps=checkpoint_every_steps,
                 checkpoints_kept=checkpoints_kept,
                 publish_as=publish_as,
-                name=name,
+                **options,
             )
         )
 
-    def submit_spec(self, spec: job_pb2.JobSpec) -> job_pb2.Job:
-        """Submit a job as the protocol spells it."""
-        return self._loop.run(self._inner.submit_spec(spec))
+    def submit_script(
+        self,
+        script: str | Path,
+        arguments: Sequence[str] = (),
+        *,
+        folder: str | Path | None = None,
+        **options: Unpack[JobOptions],
+    ) -> job_pb2.Job:
+        """Run a program of your own on workers as torchrun would, without waiting for it."""
+        return self._loop.run(
+            self._inner.submit_script(script, arguments, folder=folder, **options)
+        )
+
+    def sweep(
+        self,
+        what: Model | str | Path,
+        space: Space,
+        *,
+        metric: str = "loss",
+        maximize: bool = False,
+        trials: int = 0,
+        rungs: Rungs | None = None,
+        parallel: int = 2,
+        dataset: str = "",
+        arguments: Sequence[str] = (),
+        seed: int = 0,
+        tell: Callable[[Trial], None] = lambda trial: None,
+        **options: Unpack[JobOptions],
+    ) -> SweepResult:
+        """Try parameters and find the best, with a job for each trial; waits for them."""
+        return self._loop.run(
+            self._inner.sweep(
+                what,
+                space,
+                metric=metric,
+                maximize=maximize,
+                trials=trials,
+                rungs=rungs,
+                parallel=parallel,
+                dataset=dataset,
+                arguments=arguments,
+                seed=seed,
+                tell=tell,
+                **options,
+            )
+        )
+
+    def submit_spec(self, spec: job_pb2.JobSpec, idempotency_key: str = "") -> job_pb2.Job:
+        """Submit a job as the protocol spells it; a lost answer makes no second one."""
+        return self._loop.run(self._inner.submit_spec(spec, idempotency_key))
+
+    def output(self, job_id: str, folder: str | Path) -> list[Path]:
+        """Fetch the files that a script left in its output folder; returns where they are."""
+        return self._loop.run(self._inner.output(job_id, folder))
 
     def fit_model(self, request: FitRequest) -> FitResult:
         """Train what `Model.fit(cluster=...)` asks for and wait for it."""
@@ -440,10 +488,17 @@ class Cluster:
         return self._loop.run(self._inner.status())
 
     def create_key(
-        self, role: options_pb2.Role, *, tenant: str = "", ttl_s: int = 0
+        self,
+        role: options_pb2.Role,
+        *,
+        tenant: str = "",
+        ttl_s: int = 0,
+        may_run_code: bool = False,
     ) -> gateway_pb2.CreateKeyResponse:
         """A new key, shown once; `ttl_s` 0 is 90 days."""
-        return self._loop.run(self._inner.create_key(role, tenant=tenant, ttl_s=ttl_s))
+        return self._loop.run(
+            self._inner.create_key(role, tenant=tenant, ttl_s=ttl_s, may_run_code=may_run_code)
+        )
 
     def revoke_key(self, key_id: str) -> None:
         """Refuse a key from now on."""

@@ -126,6 +126,8 @@ class Job:
         return {
             "config": json.dumps(self.config),
             "training": str(self.data),
+            "training_bytes": 0,
+            "window_bytes": 0,
             "validation": "",
             "weights": "",
             "checkpoint": checkpoint,
@@ -134,6 +136,7 @@ class Job:
             "folder": str(self.folder / f"r{rank}-{attempt}"),
             "bind": HOST,
             "host": HOST,
+            "work": "rank",
             "lighthouse": lighthouse,
             "replica": f"j-r{rank}-{attempt}",
             "rank": rank,

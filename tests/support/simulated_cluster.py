@@ -79,7 +79,8 @@ class Simulation:
         job.spec.workers.min, job.spec.workers.max = least, least + self.random.randint(0, 2)
         job.spec.resources.cpus = 1.0
         job.spec.priority = self.random.randint(0, 2)
-        job.spec.train.SetInParent()
+        work = job.spec.script if number % 3 == 2 else job.spec.train
+        work.SetInParent()
         job.created_at.FromSeconds(number + 1)
         self.cluster.jobs[job.id] = job
 
@@ -166,6 +167,9 @@ class Simulation:
             return starting
         if state == starting:
             return running
+        if task.HasField("script"):
+            done = state == running and self.random.random() < 0.2
+            return task_pb2.TASK_STATE_SUCCEEDED if done else state
         if not task.HasField("trainer"):
             return state
         if state == running and self.random.random() < 0.2:
@@ -249,6 +253,11 @@ class Simulation:
         assert all(count <= 1 for count in homes.values()), f"placed twice: {homes}"
         publishers = Counter(t.trainer.job_id for t in self.cluster.alive() if t.trainer.publish)
         assert all(count == 1 for count in publishers.values()), f"two publish: {publishers}"
+        worlds = defaultdict[str, set[tuple[int, int]]](set)
+        for task in self.cluster.tasks.values():
+            if task.HasField("script"):
+                worlds[task.script.job_id].add((task.attempt, task.script.world_size))
+        assert all(len(told) == 1 for told in worlds.values()), f"two attempts at once: {worlds}"
         for job in self.cluster.jobs.values():
             if job.state in ENDED:
                 now = job.SerializeToString(deterministic=True)

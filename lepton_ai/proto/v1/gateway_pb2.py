@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lepton_ai.proto.v1 import options_pb2 as lepton__ai_dot_proto_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lepton_ai/proto/v1/gateway.proto\x12\x12lepton_ai.proto.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a lepton_ai/proto/v1/options.proto\"Y\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.lepton_ai.proto.v1.Role\x12\r\n\x05ttl_s\x18\x03 \x01(\x03\"\\\n\x11\x43reateKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11RevokeKeyResponse\"\x12\n\x10GetStatusRequest\"\xae\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07workers\x18\x02 \x01(\x05\x12\x15\n\rstorage_nodes\x18\x03 \x01(\x05\x12\x12\n\nschedulers\x18\x04 \x01(\x05\x12\x10\n\x08gateways\x18\x05 \x01(\x05\x12\x13\n\x0b\x61\x63tive_jobs\x18\x06 \x01(\x05\x12\x13\n\x0b\x64\x65ployments\x18\x07 \x01(\x05\x12\x16\n\x0eready_replicas\x18\x08 \x01(\x05\x12\x0e\n\x06models\x18\t \x01(\x05\x12\x10\n\x08\x64\x61tasets\x18\n \x01(\x05\x12\x1a\n\x12storage_free_bytes\x18\x0b \x01(\x03\x12\x1f\n\x17under_replicated_chunks\x18\x0c \x01(\x03\x12\x19\n\x11unreadable_chunks\x18\r \x01(\x03\x32\xea\x02\n\x0eGatewayService\x12q\n\tCreateKey\x12$.lepton_ai.proto.v1.CreateKeyRequest\x1a%.lepton_ai.proto.v1.CreateKeyResponse\"\x17\x88\xb5\x18\x04\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12s\n\tRevokeKey\x12$.lepton_ai.proto.v1.RevokeKeyRequest\x1a%.lepton_ai.proto.v1.RevokeKeyResponse\"\x19\x88\xb5\x18\x04\x82\xd3\xe4\x93\x02\x0f*\r/v1/keys/{id}\x12p\n\tGetStatus\x12$.lepton_ai.proto.v1.GetStatusRequest\x1a%.lepton_ai.proto.v1.GetStatusResponse\"\x16\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/statusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lepton_ai/proto/v1/gateway.proto\x12\x12lepton_ai.proto.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a lepton_ai/proto/v1/options.proto\"o\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x04role\x18\x02 \x01(\x0e\x32\x18.lepton_ai.proto.v1.Role\x12\r\n\x05ttl_s\x18\x03 \x01(\x03\x12\x14\n\x0cmay_run_code\x18\x14 \x01(\x08\"\\\n\x11\x43reateKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x13\n\x11RevokeKeyResponse\"\x12\n\x10GetStatusRequest\"\xae\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07workers\x18\x02 \x01(\x05\x12\x15\n\rstorage_nodes\x18\x03 \x01(\x05\x12\x12\n\nschedulers\x18\x04 \x01(\x05\x12\x10\n\x08gateways\x18\x05 \x01(\x05\x12\x13\n\x0b\x61\x63tive_jobs\x18\x06 \x01(\x05\x12\x13\n\x0b\x64\x65ployments\x18\x07 \x01(\x05\x12\x16\n\x0eready_replicas\x18\x08 \x01(\x05\x12\x0e\n\x06models\x18\t \x01(\x05\x12\x10\n\x08\x64\x61tasets\x18\n \x01(\x05\x12\x1a\n\x12storage_free_bytes\x18\x0b \x01(\x03\x12\x1f\n\x17under_replicated_chunks\x18\x0c \x01(\x03\x12\x19\n\x11unreadable_chunks\x18\r \x01(\x03\x32\xea\x02\n\x0eGatewayService\x12q\n\tCreateKey\x12$.lepton_ai.proto.v1.CreateKeyRequest\x1a%.lepton_ai.proto.v1.CreateKeyResponse\"\x17\x88\xb5\x18\x04\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12s\n\tRevokeKey\x12$.lepton_ai.proto.v1.RevokeKeyRequest\x1a%.lepton_ai.proto.v1.RevokeKeyResponse\"\x19\x88\xb5\x18\x04\x82\xd3\xe4\x93\x02\x0f*\r/v1/keys/{id}\x12p\n\tGetStatus\x12$.lepton_ai.proto.v1.GetStatusRequest\x1a%.lepton_ai.proto.v1.GetStatusResponse\"\x16\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/statusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,17 +41,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATEWAYSERVICE'].methods_by_name['GetStatus']._loaded_options = None
   _globals['_GATEWAYSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\210\265\030\002\202\323\344\223\002\014\022\n/v1/status'
   _globals['_CREATEKEYREQUEST']._serialized_start=153
-  _globals['_CREATEKEYREQUEST']._serialized_end=242
-  _globals['_CREATEKEYRESPONSE']._serialized_start=244
-  _globals['_CREATEKEYRESPONSE']._serialized_end=336
-  _globals['_REVOKEKEYREQUEST']._serialized_start=338
-  _globals['_REVOKEKEYREQUEST']._serialized_end=368
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=370
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=389
-  _globals['_GETSTATUSREQUEST']._serialized_start=391
-  _globals['_GETSTATUSREQUEST']._serialized_end=409
-  _globals['_GETSTATUSRESPONSE']._serialized_start=412
-  _globals['_GETSTATUSRESPONSE']._serialized_end=714
-  _globals['_GATEWAYSERVICE']._serialized_start=717
-  _globals['_GATEWAYSERVICE']._serialized_end=1079
+  _globals['_CREATEKEYREQUEST']._serialized_end=264
+  _globals['_CREATEKEYRESPONSE']._serialized_start=266
+  _globals['_CREATEKEYRESPONSE']._serialized_end=358
+  _globals['_REVOKEKEYREQUEST']._serialized_start=360
+  _globals['_REVOKEKEYREQUEST']._serialized_end=390
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=392
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=411
+  _globals['_GETSTATUSREQUEST']._serialized_start=413
+  _globals['_GETSTATUSREQUEST']._serialized_end=431
+  _globals['_GETSTATUSRESPONSE']._serialized_start=434
+  _globals['_GETSTATUSRESPONSE']._serialized_end=736
+  _globals['_GATEWAYSERVICE']._serialized_start=739
+  _globals['_GATEWAYSERVICE']._serialized_end=1101
 # @@protoc_insertion_point(module_scope)

@@ -11,14 +11,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateKeyRequest(_message.Message):
-    __slots__ = ("tenant", "role", "ttl_s")
+    __slots__ = ("tenant", "role", "ttl_s", "may_run_code")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
+    MAY_RUN_CODE_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     role: _options_pb2.Role
     ttl_s: int
-    def __init__(self, tenant: _Optional[str] = ..., role: _Optional[_Union[_options_pb2.Role, str]] = ..., ttl_s: _Optional[int] = ...) -> None: ...
+    may_run_code: bool
+    def __init__(self, tenant: _Optional[str] = ..., role: _Optional[_Union[_options_pb2.Role, str]] = ..., ttl_s: _Optional[int] = ..., may_run_code: _Optional[bool] = ...) -> None: ...
 
 class CreateKeyResponse(_message.Message):
     __slots__ = ("key", "id", "expires_at")

@@ -76,6 +76,16 @@ class TrainSpec(_message.Message):
     checkpoints_kept: int
     def __init__(self, dataset: _Optional[str] = ..., split: _Optional[str] = ..., validation_split: _Optional[str] = ..., model_config: _Optional[str] = ..., initial_weights_object: _Optional[str] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., publish_as: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., keep_order: _Optional[bool] = ..., checkpoint_interval_s: _Optional[int] = ..., shuffle_window_bytes: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., checkpoints_kept: _Optional[int] = ...) -> None: ...
 
+class ScriptSpec(_message.Message):
+    __slots__ = ("source_object", "entry", "arguments")
+    SOURCE_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    source_object: str
+    entry: str
+    arguments: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, source_object: _Optional[str] = ..., entry: _Optional[str] = ..., arguments: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Checkpoint(_message.Message):
     __slots__ = ("job_id", "step", "object_id", "created_at")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -95,7 +105,7 @@ class Checkpoints(_message.Message):
     def __init__(self, newest_first: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("name", "workers", "resources", "priority", "time_limit_s", "labels", "stall_limit_s", "train")
+    __slots__ = ("name", "workers", "resources", "priority", "time_limit_s", "labels", "stall_limit_s", "train", "script")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +121,7 @@ class JobSpec(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     STALL_LIMIT_S_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
+    SCRIPT_FIELD_NUMBER: _ClassVar[int]
     name: str
     workers: WorkerRange
     resources: _node_pb2.Resources
@@ -119,17 +130,39 @@ class JobSpec(_message.Message):
     labels: _containers.ScalarMap[str, str]
     stall_limit_s: int
     train: TrainSpec
-    def __init__(self, name: _Optional[str] = ..., workers: _Optional[_Union[WorkerRange, _Mapping]] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., priority: _Optional[int] = ..., time_limit_s: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., stall_limit_s: _Optional[int] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ...) -> None: ...
+    script: ScriptSpec
+    def __init__(self, name: _Optional[str] = ..., workers: _Optional[_Union[WorkerRange, _Mapping]] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., priority: _Optional[int] = ..., time_limit_s: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., stall_limit_s: _Optional[int] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., script: _Optional[_Union[ScriptSpec, _Mapping]] = ...) -> None: ...
+
+class JobFile(_message.Message):
+    __slots__ = ("path", "object_id", "size_bytes")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    object_id: str
+    size_bytes: int
+    def __init__(self, path: _Optional[str] = ..., object_id: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class JobResult(_message.Message):
-    __slots__ = ("weights_object", "model_version", "history")
+    __slots__ = ("weights_object", "model_version", "history", "files", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     WEIGHTS_OBJECT_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     weights_object: str
     model_version: int
     history: str
-    def __init__(self, weights_object: _Optional[str] = ..., model_version: _Optional[int] = ..., history: _Optional[str] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[JobFile]
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, weights_object: _Optional[str] = ..., model_version: _Optional[int] = ..., history: _Optional[str] = ..., files: _Optional[_Iterable[_Union[JobFile, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class JobTransition(_message.Message):
     __slots__ = ("state", "reason", "attempt", "at")
@@ -144,7 +177,7 @@ class JobTransition(_message.Message):
     def __init__(self, state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "tenant", "spec", "state", "reason", "attempt", "result", "created_at", "started_at", "finished_at", "idempotency_key", "history")
+    __slots__ = ("id", "tenant", "spec", "state", "reason", "attempt", "result", "created_at", "started_at", "finished_at", "idempotency_key", "history", "failures")
     ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +190,7 @@ class Job(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
     id: str
     tenant: str
     spec: JobSpec
@@ -169,7 +203,8 @@ class Job(_message.Message):
     finished_at: _timestamp_pb2.Timestamp
     idempotency_key: str
     history: _containers.RepeatedCompositeFieldContainer[JobTransition]
-    def __init__(self, id: _Optional[str] = ..., tenant: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., history: _Optional[_Iterable[_Union[JobTransition, _Mapping]]] = ...) -> None: ...
+    failures: int
+    def __init__(self, id: _Optional[str] = ..., tenant: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., result: _Optional[_Union[JobResult, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., history: _Optional[_Iterable[_Union[JobTransition, _Mapping]]] = ..., failures: _Optional[int] = ...) -> None: ...
 
 class JobProgress(_message.Message):
     __slots__ = ("job_id", "step", "total_steps", "epoch", "total_epochs", "participants", "samples_per_s", "metrics", "at")

@@ -46,6 +46,30 @@ class TrainerTask(_message.Message):
     min_ranks: int
     def __init__(self, job_id: _Optional[str] = ..., rank: _Optional[int] = ..., spec: _Optional[_Union[_job_pb2.TrainSpec, _Mapping]] = ..., lighthouse_task_id: _Optional[str] = ..., publish: _Optional[bool] = ..., min_ranks: _Optional[int] = ...) -> None: ...
 
+class ScriptTask(_message.Message):
+    __slots__ = ("job_id", "rank", "world_size", "local_rank", "local_world_size", "group_rank", "group_world_size", "spec", "store_task_id", "restarts")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_RANK_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_RANK_FIELD_NUMBER: _ClassVar[int]
+    GROUP_WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    STORE_TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    group_rank: int
+    group_world_size: int
+    spec: _job_pb2.ScriptSpec
+    store_task_id: str
+    restarts: int
+    def __init__(self, job_id: _Optional[str] = ..., rank: _Optional[int] = ..., world_size: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., group_rank: _Optional[int] = ..., group_world_size: _Optional[int] = ..., spec: _Optional[_Union[_job_pb2.ScriptSpec, _Mapping]] = ..., store_task_id: _Optional[str] = ..., restarts: _Optional[int] = ...) -> None: ...
+
 class LighthouseTask(_message.Message):
     __slots__ = ("job_id", "min_ranks")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -86,7 +110,7 @@ class ReplicaTask(_message.Message):
     def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., object_id: _Optional[str] = ..., options: _Optional[_Union[_deployment_pb2.ServingOptions, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[ReplicaStep, _Mapping]]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "node_id", "node_incarnation", "attempt", "fencing_token", "resources", "placed_at", "placed_revision", "failures", "losses", "trainer", "lighthouse", "replica")
+    __slots__ = ("id", "node_id", "node_incarnation", "attempt", "fencing_token", "resources", "placed_at", "placed_revision", "failures", "losses", "trainer", "lighthouse", "replica", "script")
     ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +124,7 @@ class Task(_message.Message):
     TRAINER_FIELD_NUMBER: _ClassVar[int]
     LIGHTHOUSE_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
+    SCRIPT_FIELD_NUMBER: _ClassVar[int]
     id: str
     node_id: str
     node_incarnation: str
@@ -113,7 +138,8 @@ class Task(_message.Message):
     trainer: TrainerTask
     lighthouse: LighthouseTask
     replica: ReplicaTask
-    def __init__(self, id: _Optional[str] = ..., node_id: _Optional[str] = ..., node_incarnation: _Optional[str] = ..., attempt: _Optional[int] = ..., fencing_token: _Optional[int] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., placed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., placed_revision: _Optional[int] = ..., failures: _Optional[int] = ..., losses: _Optional[int] = ..., trainer: _Optional[_Union[TrainerTask, _Mapping]] = ..., lighthouse: _Optional[_Union[LighthouseTask, _Mapping]] = ..., replica: _Optional[_Union[ReplicaTask, _Mapping]] = ...) -> None: ...
+    script: ScriptTask
+    def __init__(self, id: _Optional[str] = ..., node_id: _Optional[str] = ..., node_incarnation: _Optional[str] = ..., attempt: _Optional[int] = ..., fencing_token: _Optional[int] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., placed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., placed_revision: _Optional[int] = ..., failures: _Optional[int] = ..., losses: _Optional[int] = ..., trainer: _Optional[_Union[TrainerTask, _Mapping]] = ..., lighthouse: _Optional[_Union[LighthouseTask, _Mapping]] = ..., replica: _Optional[_Union[ReplicaTask, _Mapping]] = ..., script: _Optional[_Union[ScriptTask, _Mapping]] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
     __slots__ = ("task_id", "node_id", "attempt", "state", "reason", "user_error", "address", "result", "updated_at")

@@ -56,7 +56,13 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
         """Sign a new key, no more powerful than the caller's."""
         check_role(request.role, principal().role)
         tenant = check_name("tenant", request.tenant or _DEFAULT_TENANT)
-        minted = self._signer.mint(tenant, request.role, _ttl_s(request.ttl_s), self._clock.now())
+        minted = self._signer.mint(
+            tenant,
+            request.role,
+            _ttl_s(request.ttl_s),
+            self._clock.now(),
+            may_run_code=request.may_run_code,
+        )
         answer = gateway_pb2.CreateKeyResponse(key=minted.token, id=minted.id)
         answer.expires_at.FromSeconds(minted.expires_at)
         return answer

@@ -94,15 +94,10 @@ class Cluster:
 
 
 def _rank_order(task: task_pb2.Task) -> tuple[bool, int]:
-    return (task.HasField("trainer"), task.trainer.rank)
+    return (not task.HasField("lighthouse"), task.trainer.rank or task.script.rank)
 
 
 def job_of(task: task_pb2.Task) -> str:
     """The job that a task belongs to; empty for a replica."""
-    match task.WhichOneof("work"):
-        case "trainer":
-            return task.trainer.job_id
-        case "lighthouse":
-            return task.lighthouse.job_id
-        case _:
-            return ""
+    work = task.WhichOneof("work")
+    return "" if work in (None, "replica") else getattr(task, work).job_id

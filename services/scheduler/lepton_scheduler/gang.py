@@ -202,8 +202,9 @@ class Gang(ABC):
                 yield self.moved(job_pb2.JOB_STATE_QUEUED, reason)
             self.leave_room(nodes)
             return
-        placed = self.moved(job_pb2.JOB_STATE_PLACED, f"{len(nodes)} ranks have a node")
-        yield PlaceGang(placed.job, self.members(nodes))
+        # From here on: the ranks are those of its next attempt, if this is one.
+        self.job = self.moved(job_pb2.JOB_STATE_PLACED, f"{len(nodes)} ranks have a node").job
+        yield PlaceGang(self.job, self.members(nodes))
 
     def room_for(self, count: int) -> list[str]:
         """Nodes for at most `count` ranks, of which the room counts as used."""

@@ -11,10 +11,13 @@ from lepton_scheduler.actions import Action, PlaceGang, RemoveTask
 from lepton_scheduler.cluster import Cluster, job_of
 from lepton_scheduler.gang import Gang
 from lepton_scheduler.placement import Claim, Rooms
+from lepton_scheduler.scripts import Script
 from lepton_scheduler.shares import Shares
 from lepton_scheduler.training import Training
 
 __all__ = ["decide_jobs"]
+
+_KINDS: dict[str | None, type[Gang]] = {"train": Training, "script": Script}
 
 
 def decide_jobs(
@@ -30,7 +33,8 @@ def decide_jobs(
     """
     tasks, shares = cluster.by_job(), Shares(cluster)
     gangs = (
-        Training(now, cluster, rooms, job, tasks.get(job.id, [])) for job in cluster.jobs.values()
+        _KINDS[job.spec.WhichOneof("work")](now, cluster, rooms, job, tasks.get(job.id, []))
+        for job in cluster.jobs.values()
     )
     jobs: list[Gang] = sorted(gangs, key=lambda gang: _turn(gang, shares))
     for claim in unplaced:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from lepton_ai.errors import ConflictError, LeptonError, NotFoundError
+from lepton_ai.errors import ConflictError, LeptonError, NotFoundError, PermissionDeniedError
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1 import (
     deployment_pb2,
@@ -30,7 +30,7 @@ from lepton_runtime.server import principal
 from lepton_runtime.service import Runtime
 from lepton_runtime.state import Absent, Condition, Operation, Remove, Snapshot, Unchanged, Write
 from lepton_runtime.state import Put as StatePut
-from lepton_scheduler.cluster import ENDED
+from lepton_scheduler.cluster import ENDED, job_of
 from lepton_scheduler.submission import (
     check_change,
     check_deployment,
@@ -65,8 +65,13 @@ class SchedulerServicer(SchedulerServiceServicer):
         self, request: scheduler_pb2.SubmitJobRequest, context: Any
     ) -> scheduler_pb2.SubmitJobResponse:
         """Accept a job, or answer the one its idempotency key made before."""
+        if request.spec.HasField("script") and not principal().may_run_code:
+            raise PermissionDeniedError(
+                "the key may not run code",
+                hint="ask for one made by 'lepton keys create --run-code'",
+            )
         spec = check_job(request.spec, await self._living_workers())
-        await self._check_dataset(spec.train)
+        await self._check_sources(spec)
         job = job_pb2.Job(
             id=f"j-{uuid.uuid4().hex[:12]}",
             tenant=principal().tenant,
@@ -87,7 +92,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         tasks = [
             task
             for task in await self._all(keys.TASKS, task_pb2.Task)
-            if request.id in (task.trainer.job_id, task.lighthouse.job_id)
+            if job_of(task) == request.id
         ]
         return scheduler_pb2.GetJobResponse(
             job=job, tasks=tasks, statuses=await self._statuses(tasks)
@@ -265,6 +270,13 @@ class SchedulerServicer(SchedulerServiceServicer):
             return await self._accept(job)  # the same key came twice at once: the first won
         await publish_event(self._bus, self._clock, self._node_id, event_pb2.JobSubmitted(job=job))
         return job
+
+    async def _check_sources(self, spec: job_pb2.JobSpec) -> None:
+        """Refuse what is made from something that is not stored."""
+        if spec.HasField("train"):
+            await self._check_dataset(spec.train)
+        elif await self._state.get(keys.object_(spec.script.source_object)) is None:
+            raise NotFoundError("the code is not stored", hint="store its folder first")
 
     async def _check_dataset(self, train: job_pb2.TrainSpec) -> None:
         """Refuse a dataset or split that is not there; pin the newest version."""

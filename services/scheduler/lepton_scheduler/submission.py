@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from pathlib import PurePosixPath
 from typing import Any, cast
 
+from lepton_ai.chunking import check_object_id
 from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.learn.config import ModelConfig
 from lepton_ai.names import check_name
@@ -24,6 +26,7 @@ MAX_CHECKPOINTS = 100
 MAX_STAGE_S = 86_400.0
 WHOLE = 100  # percent
 _DEFAULT_CPUS = 1.0
+_MAX_ARGUMENT_BYTES = 64 * 1024
 
 
 def check_job(spec: job_pb2.JobSpec, workers: Iterable[node_pb2.Node]) -> job_pb2.JobSpec:
@@ -32,8 +35,9 @@ def check_job(spec: job_pb2.JobSpec, workers: Iterable[node_pb2.Node]) -> job_pb
     Raises:
         InvalidArgumentError: It can never run; names what was wrong and what is allowed.
     """
-    if spec.WhichOneof("work") is None:
-        raise InvalidArgumentError("the job has no work", hint="give `train`")
+    work = spec.WhichOneof("work")
+    if work is None:
+        raise InvalidArgumentError("the job has no work", hint="give `train` or `script`")
     checked = job_pb2.JobSpec()
     checked.CopyFrom(spec)
     if checked.name:
@@ -51,7 +55,12 @@ def check_job(spec: job_pb2.JobSpec, workers: Iterable[node_pb2.Node]) -> job_pb
         )
     _check_resources(checked.resources)
     _check_room(checked, list(workers))
-    _check_training(checked.train)
+    if checked.time_limit_s < 0:
+        raise InvalidArgumentError(f"time_limit_s is {checked.time_limit_s}", hint="0 for none")
+    if work == "train":
+        _check_training(checked.train)
+    else:
+        _check_script(checked.script)
     return checked
 
 
@@ -222,6 +231,20 @@ def _check_checkpoints(train: job_pb2.TrainSpec) -> None:
     if not 0 <= train.checkpoints_kept <= MAX_CHECKPOINTS:
         raise InvalidArgumentError(
             f"{train.checkpoints_kept} checkpoints cannot be kept", hint=f"1 to {MAX_CHECKPOINTS}"
+        )
+
+
+def _check_script(script: job_pb2.ScriptSpec) -> None:
+    check_object_id(script.source_object)
+    path = PurePosixPath(script.entry)
+    if path.is_absolute() or ".." in path.parts or path.suffix != ".py" or "\0" in script.entry:
+        raise InvalidArgumentError(
+            f"{script.entry[:80]!r} cannot be run", hint="name a .py file in the folder"
+        )
+    size = sum(len(argument.encode()) for argument in script.arguments)
+    if size > _MAX_ARGUMENT_BYTES or any("\0" in argument for argument in script.arguments):
+        raise InvalidArgumentError(
+            "the arguments are too long or hold a NUL", hint=f"{_MAX_ARGUMENT_BYTES} bytes in all"
         )
 
 

@@ -65,6 +65,8 @@ async def _member(
     node = runtime.node(node_pb2.NODE_ROLE_WORKER, address)
     node.inference_address = inference_address
     node.capacity.cpus = settings.cpus
+    node.capacity.memory_bytes = settings.memory_bytes
+    node.capacity.gpus = settings.gpus
     servicer.node = node
     membership = await join(runtime.state, node, settings.lease_ttl_s, agent.let_go)
     _log.info("ready", address=address, role="NODE_ROLE_WORKER")

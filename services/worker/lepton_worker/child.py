@@ -18,6 +18,7 @@ __all__ = ["Child", "start_child"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.child")
 _MAX_LINE_BYTES = 16 * 1024 * 1024
+_PRINTED_BYTES = 64 * 1024
 _STOP_S = 5.0
 
 
@@ -58,10 +59,17 @@ class Child:
             yield event
 
     async def printed(self) -> AsyncIterator[str]:
-        """Lines of its standard error, until it ends."""
+        """Lines of its standard error, until it ends; one that is very long comes in pieces."""
         assert self._process.stderr is not None
-        async for line in self._process.stderr:
-            yield line.decode(errors="replace").rstrip()
+        rest = b""
+        while part := await self._process.stderr.read(_PRINTED_BYTES):
+            *lines, rest = (rest + part).split(b"\n")
+            if len(rest) > _PRINTED_BYTES:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                yield line.decode(errors="replace").rstrip()
+        if rest:
+            yield rest.decode(errors="replace").rstrip()
 
     async def ended(self) -> int:
         """Wait for its end; returns its exit status."""

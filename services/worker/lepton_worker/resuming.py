@@ -64,7 +64,7 @@ class JobCheckpoints:
         return None
 
     async def _keep(self, task: task_pb2.Task, step: int, path: Path) -> None:
-        job_id = task.trainer.job_id
+        job_id = task.trainer.job_id or task.script.job_id
         record, known = await self._known(job_id)
         if known and known[0].step >= step:
             return

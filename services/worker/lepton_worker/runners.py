@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,18 +13,19 @@ from lepton_ai.errors import (
     InvalidArgumentError,
     LeptonError,
     NotFoundError,
-    UnavailableError,
 )
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, storage_pb2, task_pb2
 from lepton_ai.versions import library_versions
-from lepton_runtime import keys
 from lepton_runtime.bus import Bus, job_logs, job_progress
-from lepton_runtime.state import Put, Snapshot, State
+from lepton_runtime.state import State
+from lepton_worker.addresses import address_of, addresses_of
 from lepton_worker.child import Child, start_child
 from lepton_worker.deliveries import Deliveries
 from lepton_worker.inference_server import InferenceServer
+from lepton_worker.memory import killed_over, out_of_memory
 from lepton_worker.pace import Pace
 from lepton_worker.resuming import JobCheckpoints
+from lepton_worker.scripts import ScriptRunner
 from lepton_worker.settings import Listen
 from lepton_worker.storage import WorkerStorage
 from lepton_worker.trainers import Trainers
@@ -66,9 +66,12 @@ class Runners:
         self._folder = folder
         self._listen = listen
         self._trainers = Trainers()
-        self._checkpoints = JobCheckpoints(state, storage)
-        self._published: dict[str, asyncio.Event] = {}
         self._pids: dict[str, int] = {}
+        self._checkpoints = JobCheckpoints(state, storage)
+        self._scripts = ScriptRunner(
+            state, bus, statuses, storage, self._trainers, folder, listen, self._pids
+        )
+        self._published: dict[str, asyncio.Event] = {}
 
     @property
     def spare_trainers(self) -> int:
@@ -89,6 +92,7 @@ class Runners:
             "trainer": self._train,
             "lighthouse": self._keep_quorum,
             "replica": self._serve,
+            "script": self._scripts.run,
         }
         try:
             await self._say(task, task_pb2.TASK_STATE_STARTING)
@@ -144,10 +148,16 @@ class Runners:
             async with self._trainers.one() as child, asyncio.TaskGroup() as tasks:
                 self._pids[task.id] = child.pid
                 tasks.create_task(self._forward_log(task, child))
+                limit = task.resources.memory_bytes
+                over = tasks.create_task(killed_over(child.pid, limit))
                 await child.tell(work)
                 ended = await self._follow(task, child)
                 await child.kill()
-            if not ended:
+                over.cancel()
+            if not ended and not over.cancelled():
+                reason = out_of_memory(task.trainer.rank, over.result(), limit)
+                await self._failed(task, reason, user_error=True)
+            elif not ended:
                 await self._failed(task, "the trainer died", user_error=False)
         finally:
             self._published.pop(task.id, None)
@@ -273,6 +283,7 @@ class Runners:
         window_bytes = spec.shuffle_window_bytes or _WINDOW_BYTES
         sharded = size_bytes > window_bytes
         return {
+            "work": "rank",
             "config": spec.model_config,
             "training": "" if sharded else await self._local(training.object_id),
             "training_bytes": size_bytes if sharded else 0,
@@ -285,7 +296,7 @@ class Runners:
             "folder": str(self._folder / f"{task.id}-{task.attempt}"),
             "bind": self._listen.bind,
             "host": self._listen.host,
-            "lighthouse": await self._lighthouse(trainer.lighthouse_task_id),
+            "lighthouse": await address_of(self._state, trainer.lighthouse_task_id),
             "replica": f"{task.id}-{task.attempt}",
             "rank": trainer.rank,
             "min_ranks": max(1, trainer.min_ranks),
@@ -297,26 +308,12 @@ class Runners:
             "threads": max(1, int(task.resources.cpus)),
         }
 
-    async def _lighthouse(self, task_id: str) -> str:
-        """Wait for the address of a job's lighthouse."""
-        async with aclosing(self._lighthouses(task_id)) as addresses:
-            async for address in addresses:
-                return address
-        raise UnavailableError("the job's lighthouse was not found")
-
     async def _tell_moves(self, task: task_pb2.Task, child: Child) -> None:
         """Tell a trainer each address that its lighthouse has."""
-        async with aclosing(self._lighthouses(task.trainer.lighthouse_task_id)) as addresses:
+        lighthouse = task.trainer.lighthouse_task_id
+        async with aclosing(addresses_of(self._state, lighthouse)) as addresses:
             async for address in addresses:
                 await child.tell({"op": "move_lighthouse", "address": address})
-
-    async def _lighthouses(self, task_id: str) -> AsyncGenerator[str]:
-        async for change in self._state.watch(keys.TASK_STATUS):
-            records = change.records if isinstance(change, Snapshot) else ()
-            for record in (change.record,) if isinstance(change, Put) else records:
-                status = task_pb2.TaskStatus.FromString(record.value)
-                if status.task_id == task_id and status.address:
-                    yield status.address
 
     async def _progress(self, task: task_pb2.Task, event: dict[str, Any]) -> None:
         fields = {key: value for key, value in event.items() if key != "event"}

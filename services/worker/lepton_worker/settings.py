@@ -17,6 +17,16 @@ __all__ = ["Listen", "WorkerSettings"]
 _CGROUP_MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
 
 
+def _memory_bytes() -> int:
+    """Memory of this machine, or less where a control group allows less."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        allowed = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return physical
+    return min(physical, int(allowed)) if allowed.isdigit() else physical
+
+
 class Listen(NamedTuple):
     """Where the children of this node listen, and how other nodes reach them."""
 
@@ -40,6 +50,16 @@ class WorkerSettings(RuntimeSettings):
         default_factory=lambda: float(os.cpu_count() or 1),
         gt=0,
         description="Processor cores that it offers.",
+    )
+    memory_bytes: int = Field(
+        default_factory=_memory_bytes,
+        gt=0,
+        description="Memory that it offers to tasks that ask for a certain amount.",
+    )
+    gpus: int = Field(
+        default_factory=lambda: len(list(Path("/dev").glob("nvidia[0-9]*"))),
+        ge=0,
+        description="Accelerators that it offers.",
     )
     cache_bytes: int = Field(
         20 * 1024**3,

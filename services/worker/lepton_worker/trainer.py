@@ -1,4 +1,4 @@
-"""`python -m lepton_worker.trainer`: one rank. Imports torch first, then waits for its work."""
+"""`python -m lepton_worker.trainer`: what needs torch. Imports it, then waits for work."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from lepton_worker.channel import AgentChannel
 from lepton_worker.checkpoints import Checkpoints
 from lepton_worker.chunked import ChunkedFile
 from lepton_worker.rank import Rank
+from lepton_worker.rendezvous import keep_store
 from lepton_worker.work import RankWork
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Train what the agent says, then publish when told to."""
+    """Do what the agent says: train, and publish when told to; or keep a store."""
     keep_freed_memory()
     channel = AgentChannel()
     _rehearse()
@@ -35,7 +36,11 @@ def main() -> None:
     if message is None:
         return
     try:
-        _work(RankWork(**message), channel)
+        match message.pop("work"):
+            case "store":
+                keep_store(message["bind"], channel)
+            case _:
+                _work(RankWork(**message), channel)
     except Exception as error:  # noqa: BLE001 - whatever it is, the agent hears of it
         traceback.print_exc()
         user_error = isinstance(error, InvalidArgumentError)

@@ -20,7 +20,12 @@ from lepton_ai.oip.tensor import Tensor
 FORM = {"kind": "Sequential", "input_shape": [4], "layers": [["dense", {"units": 1}]]}
 
 
-@pytest.mark.parametrize("command", [[], ["up"], ["submit"], ["jobs"], ["job", "cancel"], ["logs"]])
+COMMANDS: list[list[str]] = [
+    *([], ["up"], ["submit"], ["sweep"], ["jobs"], ["job", "cancel"], ["job", "output"], ["logs"])
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command):
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
