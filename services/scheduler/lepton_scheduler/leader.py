@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -35,6 +36,7 @@ _log = structlog.get_logger("lepton.scheduler")
 # Decisions that depend on time alone (limits) wait at most this long.
 _TICK_S = 1.0
 _RETRY_S = 0.5
+_REPORTS = 10_000  # of gateways, between two rounds; older ones are dropped
 _UNTOLD = 1_000  # events that wait for a broker that is away; further ones are dropped
 
 
@@ -91,31 +93,36 @@ class Leader:
     async def _lead_on_one_view(self, leadership: Leadership) -> None:
         """Decide on a view of its own until deposed, or until a write has no answer."""
         observer, measures = Observer(self._state), Measures()
+        reports: deque[tuple[float, serving_pb2.ServingReport]] = deque(maxlen=_REPORTS)
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(observer.run())
             telling = tasks.create_task(self._tell_membership(observer))
-            hearing = tasks.create_task(self._hear(observer, measures))
+            hearing = tasks.create_task(self._hear(observer, reports))
             await _first(observer.complete, leadership.lost)
             written: dict[str, int] = {}
             while not leadership.lost.is_set():
                 observer.changed.clear()
                 # Deciding again before one's own writes are in view would place work twice.
                 if observer.has_seen(written):
+                    while reports:
+                        measures.add(*reports.popleft())
                     written = await self._round(observer, measures, leadership)
                 await _first(observer.changed, leadership.lost, _TICK_S)
             watching.cancel()
             telling.cancel()
             hearing.cancel()
 
-    async def _hear(self, observer: Observer, measures: Measures) -> None:
-        """Take in what gateways report of the requests they carry."""
+    async def _hear(
+        self, observer: Observer, reports: deque[tuple[float, serving_pb2.ServingReport]]
+    ) -> None:
+        """Collect for the next round what gateways report of the requests they carry."""
         async for message in self._bus.listen(f"{SERVING}.*"):
             try:
                 report = serving_pb2.ServingReport.FromString(message.payload)
             except DecodeError:
                 _log.warning("report not readable", subject=message.subject)
                 continue
-            measures.add(self._clock.now(), report)
+            reports.append((self._clock.now(), report))
             if report.deployments:
                 observer.changed.set()
 
@@ -125,9 +132,12 @@ class Leader:
         """Decide and write; answers the revision at which each key was written."""
         written: dict[str, int] = {}
         cluster = observer.cluster(measures)
+        # As they are now: what somebody changes while actions are written makes later ones fail.
+        revisions = dict(observer.revisions)
         measures.forget(cluster.deployments)
-        for action in decide(self._clock.now(), cluster):
-            conditions, operations = transaction(action, observer.revisions, leadership.token)
+        # Thousands of nodes take a while, in which the lease must be renewed.
+        for action in await asyncio.to_thread(decide, self._clock.now(), cluster):
+            conditions, operations = transaction(action, revisions, leadership.token)
             revision = await self._state.commit([leadership.condition, *conditions], operations)
             if revision is None:
                 _log.info("decision overtaken", action=_name(action))
