@@ -14,8 +14,10 @@ from lepton_ai.sweeps import Rungs, Value
 
 __all__ = [
     "Json",
+    "Labels",
     "name_and_version",
     "parse_duration",
+    "parse_labels",
     "parse_options",
     "parse_range",
     "parse_rungs",
@@ -24,6 +26,10 @@ __all__ = [
     "pinned_version",
 ]
 
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="NAME=VALUE", help="Only on workers with it, such as zone=a."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SIZE = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(SIZE_UNITS)})?")
 
@@ -98,6 +104,25 @@ def parse_options(texts: Iterable[str]) -> dict[str, int | list[int]]:
         numbers = [int(number) for number in value.split(",")]
         options[name] = numbers if len(numbers) > 1 else numbers[0]
     return options
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """What several NAME=VALUE say.
+
+    Raises:
+        InvalidArgumentError: One does not say it like this.
+
+    Example:
+        >>> parse_labels(["zone=a", "gpu=H100"])
+        {'zone': 'a', 'gpu': 'H100'}
+    """
+    labels: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not (name and separator):
+            raise InvalidArgumentError(f"{text!r} is no label", hint="such as zone=a")
+        labels[name] = value
+    return labels
 
 
 def name_and_version(text: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lepton_ai.cli import local
-from lepton_ai.cli.arguments import Json, parse_options, parse_range
+from lepton_ai.cli.arguments import Json, Labels, parse_labels, parse_options, parse_range
 from lepton_ai.cli.datasets import datasets_app
 from lepton_ai.cli.jobs import add_jobs
 from lepton_ai.cli.models import models_app
@@ -107,6 +107,10 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Such as max_queue_delay_us=500."),
     ] = None,
+    label: Labels = None,
+    hedge_after: Annotated[
+        float, typer.Option(min=0, help="Seconds until a slow request goes to another replica too.")
+    ] = 0.0,
 ) -> None:
     """Serve a published model, and wait until it answers.
 
@@ -125,6 +129,8 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
             before=before or (),
             after=after or (),
             options=parse_options(settings or ()),
+            labels=parse_labels(label or ()),
+            hedge_after_s=hedge_after,
         )
         print(f"http://{cluster.address}/v2/models/{endpoint.name}")
 

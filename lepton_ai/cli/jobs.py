@@ -9,7 +9,9 @@ import typer
 
 from lepton_ai.cli.arguments import (
     Json,
+    Labels,
     parse_duration,
+    parse_labels,
     parse_range,
     parse_rungs,
     parse_size,
@@ -32,6 +34,9 @@ Memory = Annotated[str, typer.Option(help="For each worker, such as 4GiB; more e
 Gpus = Annotated[int, typer.Option(min=0, help="Accelerators for each worker.")]
 Priority = Annotated[
     int, typer.Option(min=-100, max=100, help="Less urgent jobs make room for it.")
+]
+StallLimit = Annotated[
+    str, typer.Option(help="Such as 10m without any step; then ranks are replaced. 0: 5 minutes.")
 ]
 TimeLimit = Annotated[str, typer.Option(help="Such as 2h or 90m; then it fails.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow it to its end.")]
@@ -77,7 +82,9 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
     memory: Memory = "0",
     gpus: Gpus = 0,
     priority: Priority = 0,
+    label: Labels = None,
     time_limit: TimeLimit = "0",
+    stall_limit: StallLimit = "0",
     idempotency_key: JobKey = "",
     wait: Wait = False,
 ) -> None:
@@ -90,7 +97,9 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
         memory_bytes=parse_size(memory),
         gpus=gpus,
         priority=priority,
+        labels=parse_labels(label or ()),
         time_limit_s=parse_duration(time_limit),
+        stall_limit_s=parse_duration(stall_limit),
         idempotency_key=idempotency_key,
     )
     with Cluster() as cluster:

@@ -247,6 +247,8 @@ class AsyncCluster(AsyncJobs):
         before: Sequence[str] = (),
         after: Sequence[str] = (),
         options: Mapping[str, int | Sequence[int]] | None = None,
+        labels: Mapping[str, str] | None = None,
+        hedge_after_s: float = 0.0,
         timeout_s: float = 60.0,
     ) -> AsyncEndpoint:
         """Serve a model and wait until every replica answers.
@@ -273,6 +275,9 @@ class AsyncCluster(AsyncJobs):
             after: Models that make something of its outputs.
             options: How replicas serve, such as ``{"max_queue_delay_us": 500}``: the fields of
                 `ServingOptions`.
+            labels: Only workers with all of these take replicas, such as ``{"zone": "a"}``.
+            hedge_after_s: Seconds after which a request without an answer is sent to another
+                replica too, and the first answer counts; 0 for never.
             timeout_s: How long to wait, in seconds.
 
         Raises:
@@ -289,6 +294,8 @@ class AsyncCluster(AsyncJobs):
             name=name or model, model=model, version=version, alias=alias
         )
         spec.variant = variant
+        spec.hedge_after_s = hedge_after_s
+        spec.labels.update(labels or {})
         spec.before.extend(ensemble_step(text) for text in before)
         spec.after.extend(ensemble_step(text) for text in after)
         if options:

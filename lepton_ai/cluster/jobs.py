@@ -63,7 +63,9 @@ class JobOptions(TypedDict, total=False):
         gpus: Accelerators for each worker.
         priority: From -100 to 100. Where room is short, jobs of a lower one shrink to their fewest
             workers, and then wait until there is room again.
+        labels: Only workers with all of these take part, such as ``{"zone": "a"}``.
         time_limit_s: Seconds after which it fails; 0: no limit.
+        stall_limit_s: Seconds without a step of any rank after which they are replaced; 0 for 300.
         idempotency_key: Submitting again with the same key answers the job that it made.
     """
 
@@ -74,7 +76,9 @@ class JobOptions(TypedDict, total=False):
     memory_bytes: int
     gpus: int
     priority: int
+    labels: Mapping[str, str]
     time_limit_s: int
+    stall_limit_s: int
     idempotency_key: str
 
 
@@ -404,7 +408,9 @@ def _spec(
             "gpus": options.get("gpus", 0),
         },
         priority=options.get("priority", 0),
+        labels=options.get("labels", {}),
         time_limit_s=options.get("time_limit_s", 0),
+        stall_limit_s=options.get("stall_limit_s", 0),
         train=train,
         script=script,
     )

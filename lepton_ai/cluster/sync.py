@@ -395,6 +395,8 @@ class Cluster:
         before: Sequence[str] = (),
         after: Sequence[str] = (),
         options: Mapping[str, int | Sequence[int]] | None = None,
+        labels: Mapping[str, str] | None = None,
+        hedge_after_s: float = 0.0,
         timeout_s: float = 60.0,
     ) -> Endpoint:
         """Serve a model and wait until every replica answers; see `AsyncCluster.deploy`."""
@@ -410,6 +412,8 @@ class Cluster:
                 options=options,
                 canary=canary,
                 stage_s=stage_s,
+                labels=labels,
+                hedge_after_s=hedge_after_s,
                 timeout_s=timeout_s,
             )
         )

@@ -7,6 +7,7 @@ import gzip
 import http.client
 import json
 import select
+import signal
 import socket
 import ssl
 import subprocess
@@ -251,9 +252,9 @@ class Cluster:
             writes += _replica_records(name, f"{name}-{key}-0", address, version)
         self.commit(*writes, Write(keys.deployment(name), deployment.SerializeToString()))
 
-    def deploy(self, name: str, *addresses: str) -> None:
+    def deploy(self, name: str, *addresses: str, **options: Any) -> None:
         """Records as scheduler and workers write them."""
-        spec = deployment_pb2.DeploymentSpec(name=name, replicas=len(addresses))
+        spec = deployment_pb2.DeploymentSpec(name=name, replicas=len(addresses), **options)
         deployment = deployment_pb2.Deployment(
             spec=spec, state=deployment_pb2.DEPLOYMENT_STATE_PROGRESSING
         )
@@ -848,6 +849,25 @@ def test_no_request_fails_when_a_replica_is_killed(cluster: Cluster, model: Path
             for sender in senders:
                 sender.result(TIMEOUT_S)
     assert set(statuses) == {200}
+
+
+def test_a_slow_replica_is_hedged(cluster: Cluster, model: Path) -> None:
+    with ExitStack() as stack:
+        replicas = [Replica(stack, model, "hedged") for _ in range(2)]
+        addresses = [replica.address for replica in replicas]
+        cluster.deploy("hedged", *addresses, hedge_after_s=0.1)
+        eventually(lambda: cluster.infer("hedged", [1.0]).status == 200)
+        slow = replicas[0].child
+        slow.send_signal(signal.SIGSTOP)
+        try:
+            waited = list[float]()
+            for _ in range(10):
+                began = time.monotonic()
+                assert cluster.infer("hedged", [1.0]).status == 200
+                waited.append(time.monotonic() - began)
+        finally:
+            slow.send_signal(signal.SIGCONT)
+    assert 0.1 <= max(waited) < 1.0
 
 
 def test_mutual_tls_to_services_and_replicas(tmp_path: Path, model: Path) -> None:

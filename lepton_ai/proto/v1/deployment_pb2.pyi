@@ -82,7 +82,14 @@ class EnsembleStep(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DeploymentSpec(_message.Message):
-    __slots__ = ("name", "model", "version", "replicas", "alias", "resources", "scale", "rollout", "options", "before", "after", "inputs", "variant")
+    __slots__ = ("name", "model", "version", "replicas", "alias", "resources", "scale", "rollout", "hedge_after_s", "labels", "options", "before", "after", "inputs", "variant")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +105,8 @@ class DeploymentSpec(_message.Message):
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    HEDGE_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
@@ -111,12 +120,14 @@ class DeploymentSpec(_message.Message):
     resources: _node_pb2.Resources
     scale: Scale
     rollout: RolloutSpec
+    hedge_after_s: float
+    labels: _containers.ScalarMap[str, str]
     options: ServingOptions
     before: _containers.RepeatedCompositeFieldContainer[EnsembleStep]
     after: _containers.RepeatedCompositeFieldContainer[EnsembleStep]
     inputs: _containers.ScalarMap[str, str]
     variant: str
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., scale: _Optional[_Union[Scale, _Mapping]] = ..., rollout: _Optional[_Union[RolloutSpec, _Mapping]] = ..., options: _Optional[_Union[ServingOptions, _Mapping]] = ..., before: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., variant: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., replicas: _Optional[int] = ..., alias: _Optional[str] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., scale: _Optional[_Union[Scale, _Mapping]] = ..., rollout: _Optional[_Union[RolloutSpec, _Mapping]] = ..., hedge_after_s: _Optional[float] = ..., labels: _Optional[_Mapping[str, str]] = ..., options: _Optional[_Union[ServingOptions, _Mapping]] = ..., before: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., after: _Optional[_Iterable[_Union[EnsembleStep, _Mapping]]] = ..., inputs: _Optional[_Mapping[str, str]] = ..., variant: _Optional[str] = ...) -> None: ...
 
 class Rollout(_message.Message):
     __slots__ = ("version", "percent", "stage_began_at", "since_revision")

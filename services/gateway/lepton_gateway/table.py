@@ -52,6 +52,7 @@ class RoutedDeployment:
         traffic: Versions and their shares of the requests that name none, in percent.
         traffic_revision: The change of the deployment's traffic that this is.
         sleeps: Whether it has no replica while nobody asks, and gets one when somebody does.
+        hedge_after_s: Seconds after which a request goes to another replica too; 0 for never.
         awake: Whether a request would be answered; where it sleeps that is waited for.
     """
 
@@ -62,6 +63,7 @@ class RoutedDeployment:
     traffic: tuple[tuple[int, int], ...] = ()
     traffic_revision: int = 0
     sleeps: bool = False
+    hedge_after_s: float = 0.0
     awake: bool = True
 
     @property
@@ -210,6 +212,7 @@ def _routed(
         tuple((share.version, share.percent) for share in deployment.traffic),
         deployment.traffic_revision,
         deployment.spec.HasField("scale") and not deployment.spec.scale.min_replicas,
+        deployment.spec.hedge_after_s,
     )
 
 

@@ -177,9 +177,10 @@ class _Deployment:
             if t.replica.version == version and not self.cluster.is_lost(t)
         )
         need = spec.resources
-        node_id = self.rooms.choose(need, load, at_most=1)
+        labels = spec.labels
+        node_id = self.rooms.choose(need, load, labels, at_most=1)
         if node_id is None:
-            self.unplaced.append(Claim(need, frozenset(load)))
+            self.unplaced.append(Claim(need, frozenset(load), labels))
             return
         self.rooms.take(node_id, need)
         attempt = (task.attempt if task else 0) + 1

@@ -64,7 +64,8 @@ def _lend(claim: Claim, rooms: Rooms, jobs: list[Gang]) -> Iterator[Action]:
     """Take one rank, from a job that can do without, where that makes room for a replica."""
     for victim in (task for job in reversed(jobs) for task in job.spare()):
         rooms.give_back(victim.node_id, victim.resources)
-        if victim.node_id not in claim.taken and rooms.fits(victim.node_id, claim.need):
+        free = rooms.fits(victim.node_id, claim.need, claim.labels)
+        if free and victim.node_id not in claim.taken:
             rooms.take(victim.node_id, claim.need)
             yield from _dropped(jobs, victim, "serving needs its place")
             return

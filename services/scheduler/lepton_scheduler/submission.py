@@ -24,6 +24,7 @@ MAX_REPLICAS = 256
 MAX_PRIORITY = 100
 MAX_CHECKPOINTS = 100
 MAX_STAGE_S = 86_400.0
+MAX_HEDGE_S = 600.0
 WHOLE = 100  # percent
 _DEFAULT_CPUS = 1.0
 _MAX_ARGUMENT_BYTES = 64 * 1024
@@ -88,6 +89,10 @@ def check_deployment(spec: deployment_pb2.DeploymentSpec) -> deployment_pb2.Depl
     _check_rollout(checked.rollout)
     if checked.resources.cpus < 0 or checked.resources.memory_bytes < 0:
         raise InvalidArgumentError("resources cannot be negative")
+    if not 0 <= checked.hedge_after_s <= MAX_HEDGE_S:
+        raise InvalidArgumentError(
+            f"hedge_after_s is {checked.hedge_after_s:g}", hint=f"0 to {MAX_HEDGE_S:g} seconds"
+        )
     for step in (*checked.before, *checked.after):
         check_name("model", step.model)
     _check_options(checked.options)

@@ -412,6 +412,12 @@ def test_serving_borrows_a_rank_that_training_can_do_without() -> None:
     replica = only(decide(NOW, cluster), PlaceTask)
     assert isinstance(replica, PlaceTask)
     assert replica.task.HasField("replica")
+    # A worker without the wanted labels is no place for it.
+    cluster.tasks[removal.task.node_id, removal.task.id] = removal.task
+    cluster.deployments["digits"].spec.labels["zone"] = "b"
+    assert not any(isinstance(a, RemoveTask | PlaceTask) for a in decide(NOW, cluster))
+    cluster.workers[removal.task.node_id].labels["zone"] = "b"
+    assert only(decide(NOW, cluster), RemoveTask) == removal
     # At its minimum it lends nothing.
     cluster = running(worker("w1", cpus=1), worker("w2", cpus=1))
     cluster.deployments["digits"] = deployment_pb2.Deployment(spec=spec)

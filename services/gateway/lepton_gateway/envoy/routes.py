@@ -105,11 +105,11 @@ def _deployment_routes(deployment: RoutedDeployment, limits: Limits) -> Iterable
     """Requests that name a version go there; the others by the deployment's shares."""
     name = deployment.name
     for version in deployment.versions:
-        action = _inference_action(name, [(version, 1)], limits)
+        action = _inference_action(deployment, [(version, 1)], limits)
         yield _rest_route(f"/v2/models/{name}/versions/{version}", action)
         yield from _grpc_routes({MODEL_HEADER: name, WANTED_VERSION_HEADER: str(version)}, action)
     if deployment.weights:
-        action = _inference_action(name, deployment.weights, limits)
+        action = _inference_action(deployment, deployment.weights, limits)
     elif deployment.sleeps:
         action = {"cluster": APP_CLUSTER, "timeout": duration(limits.inference_timeout_s)}
     else:
@@ -143,12 +143,24 @@ def _bridged_app_route(prefix: str) -> dict[str, Any]:
 
 
 def _inference_action(
-    name: str, weights: Iterable[tuple[int, int]], limits: Limits
+    deployment: RoutedDeployment, weights: Iterable[tuple[int, int]], limits: Limits
 ) -> dict[str, Any]:
+    name = deployment.name
     return {
         "weighted_clusters": {"clusters": [_share(name, *weight) for weight in weights]},
         "timeout": duration(limits.inference_timeout_s),
         "retry_policy": _INFERENCE_RETRY,
+        **_hedged(deployment.hedge_after_s),
+    }
+
+
+def _hedged(after_s: float) -> dict[str, Any]:
+    """A slow try goes on while another one is made; retries and their budget count it."""
+    if not after_s:
+        return {}
+    return {
+        "retry_policy": _INFERENCE_RETRY | {"per_try_timeout": duration(after_s)},
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
     }
 
 
