@@ -21,6 +21,7 @@ from lepton_runtime.state import Put, Remove, Write
 from lepton_scheduler.cluster import ENDED
 from lepton_scheduler.leader import Leader
 from lepton_worker.agent import Agent, StatusWriter
+from lepton_worker.devices import Devices
 from lepton_worker.runners import Runners
 from lepton_worker.settings import Listen
 
@@ -39,7 +40,7 @@ class World:
         statuses, storage = StatusWriter(self.state, name), cast("Any", self.objects)
         listen = Listen("127.0.0.1", "127.0.0.1", None)
         runs, idle = self.folder / name, cast("Any", None)
-        runners = Runners(self.state, self.bus, statuses, storage, idle, runs, listen)
+        runners = Runners(self.state, self.bus, statuses, storage, idle, runs, listen, Devices(0))
         agent = Agent(self.state, name, "1", runners, statuses)
         self.agents[name] = asyncio.create_task(agent.run())
         node = node_pb2.Node(id=name, role=node_pb2.NODE_ROLE_WORKER, incarnation="1")

@@ -20,6 +20,7 @@ from lepton_runtime.bus import job_logs
 from lepton_runtime.memory import MemoryBus, MemoryState
 from lepton_runtime.state import Write
 from lepton_worker.agent import StatusWriter
+from lepton_worker.devices import Devices
 from lepton_worker.scripts import ScriptRunner
 from lepton_worker.settings import Listen
 from lepton_worker.storage import WorkerStorage
@@ -69,6 +70,7 @@ class Node:
             self.folder / "runs",
             Listen("127.0.0.1", "127.0.0.1", None),
             self.pids,
+            Devices(0),
         )
 
     async def place(self, entry: str, rank: int = 0, world: int = 1, attempt: int = 1, **more: Any):

@@ -147,6 +147,7 @@ class Job:
             "seed": 3,
             "shuffle": True,
             "threads": 1,
+            "gpus": [],
         }
 
 

@@ -13,6 +13,7 @@ from lepton_runtime.membership import join
 from lepton_runtime.server import GrpcServer, Servicer
 from lepton_runtime.service import Runtime, run
 from lepton_worker.agent import Agent, StatusWriter
+from lepton_worker.devices import Devices
 from lepton_worker.inference_server import InferenceServer
 from lepton_worker.runners import Runners
 from lepton_worker.servicer import WorkerServicer
@@ -32,7 +33,14 @@ async def main(settings: WorkerSettings, runtime: Runtime) -> None:
     storage = WorkerStorage(runtime.state, settings, runtime.clock)
     folder = settings.data_dir / "runs"
     runners = Runners(
-        runtime.state, runtime.bus, statuses, storage, inference, folder, settings.listen
+        runtime.state,
+        runtime.bus,
+        statuses,
+        storage,
+        inference,
+        folder,
+        settings.listen,
+        Devices(settings.gpus),
     )
     agent = Agent(runtime.state, settings.node_id, runtime.incarnation, runners, statuses)
     async with asyncio.TaskGroup() as tasks:

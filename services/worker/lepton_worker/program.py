@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,13 +66,16 @@ def command_of(spec: task_pb2.ScriptTask) -> list[str]:
     return [sys.executable, spec.spec.entry, *spec.spec.arguments]
 
 
-def environment_of(task: task_pb2.Task, folders: Folders, store: str) -> dict[str, str]:
+def environment_of(
+    task: task_pb2.Task, folders: Folders, store: str, gpus: Sequence[int]
+) -> dict[str, str]:
     """Every variable: those that torchrun sets, ours, and a few of the agent's.
 
     Args:
         task: The rank.
         folders: Its folders.
         store: ``host:port`` of the attempt's rendezvous store.
+        gpus: Accelerators that it has; of the others it sees nothing.
     """
     script = task.script
     host, _, port = store.rpartition(":")
@@ -83,6 +86,7 @@ def environment_of(task: task_pb2.Task, folders: Folders, store: str) -> dict[st
         "LEPTON_OUTPUT_DIR": str(folders.output),
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
         "PYTHONUNBUFFERED": "1",
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
         "TMPDIR": str(folders.home),
         "OMP_NUM_THREADS": str(max(1, int(task.resources.cpus))),
         "MASTER_ADDR": host,

@@ -21,6 +21,7 @@ from lepton_runtime.state import State
 from lepton_worker.addresses import address_of, addresses_of
 from lepton_worker.child import Child, start_child
 from lepton_worker.deliveries import Deliveries
+from lepton_worker.devices import Devices
 from lepton_worker.inference_server import InferenceServer
 from lepton_worker.memory import killed_over, out_of_memory
 from lepton_worker.pace import Pace
@@ -57,6 +58,7 @@ class Runners:
         inference: InferenceServer,
         folder: Path,
         listen: Listen,
+        devices: Devices,
     ) -> None:
         self._state = state
         self._bus = bus
@@ -65,11 +67,12 @@ class Runners:
         self._inference = inference
         self._folder = folder
         self._listen = listen
+        self._devices = devices
         self._trainers = Trainers()
         self._pids: dict[str, int] = {}
         self._checkpoints = JobCheckpoints(state, storage)
         self._scripts = ScriptRunner(
-            state, bus, statuses, storage, self._trainers, folder, listen, self._pids
+            state, bus, statuses, storage, self._trainers, folder, listen, self._pids, devices
         )
         self._published: dict[str, asyncio.Event] = {}
 
@@ -145,12 +148,16 @@ class Runners:
         if task.trainer.publish:
             self.publish(task)
         try:
-            async with self._trainers.one() as child, asyncio.TaskGroup() as tasks:
+            async with (
+                self._devices.taken(task.resources.gpus) as gpus,
+                self._trainers.one() as child,
+                asyncio.TaskGroup() as tasks,
+            ):
                 self._pids[task.id] = child.pid
                 tasks.create_task(self._forward_log(task, child))
                 limit = task.resources.memory_bytes
                 over = tasks.create_task(killed_over(child.pid, limit))
-                await child.tell(work)
+                await child.tell(work | {"gpus": gpus})
                 ended = await self._follow(task, child)
                 await child.kill()
                 over.cancel()

@@ -23,6 +23,7 @@ from lepton_runtime.cancellation import end
 from lepton_runtime.state import State
 from lepton_worker.addresses import address_of
 from lepton_worker.child import Child, start_child
+from lepton_worker.devices import Devices
 from lepton_worker.memory import out_of_memory, until_over
 from lepton_worker.process_tree import descendants
 from lepton_worker.program import Folders, command_of, environment_of
@@ -85,7 +86,9 @@ class ScriptRunner:
         folder: Path,
         listen: Listen,
         pids: dict[str, int],
+        devices: Devices,
     ) -> None:
+        self._devices = devices
         self._state = state
         self._bus = bus
         self._statuses = statuses
@@ -104,6 +107,7 @@ class ScriptRunner:
                 asyncio.to_thread, shutil.rmtree, folders.root, ignore_errors=True
             )
             checkpoints = await self._prepare(task, folders)
+            gpus = await stack.enter_async_context(self._devices.taken(task.resources.gpus))
             store = await stack.enter_async_context(self._rendezvous(task))
             run = _Run(task, await start_child("lepton_worker.warden"), checkpoints)
             stack.push_async_callback(_finish, run.warden)
@@ -112,7 +116,7 @@ class ScriptRunner:
             await run.warden.tell(
                 {
                     "command": command_of(task.script),
-                    "environment": environment_of(task, folders, store),
+                    "environment": environment_of(task, folders, store, gpus),
                     "folder": str(folders.source),
                 }
             )

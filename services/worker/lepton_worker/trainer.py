@@ -59,6 +59,8 @@ def _rehearse() -> None:
 
 def _work(work: RankWork, channel: AgentChannel) -> None:
     torch.set_num_threads(work.threads)
+    if work.gpus:
+        torch.cuda.set_device(work.gpus[0])
     folder = Path(work.folder)
     checkpoints = Checkpoints(
         folder,

@@ -34,6 +34,7 @@ class RankWork:
         seed: Of weights, order and dropout.
         shuffle: Whether each epoch has an order of its own.
         threads: For torch.
+        gpus: Accelerators that the rank has, of which it uses the first.
     """
 
     config: str
@@ -58,3 +59,4 @@ class RankWork:
     seed: int
     shuffle: bool
     threads: int
+    gpus: list[int]

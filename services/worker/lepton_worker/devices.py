@@ -1,0 +1,38 @@
+"""Which accelerators of this node a task has: each belongs to one task at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+__all__ = ["Devices"]
+
+
+class Devices:
+    """Accelerators, by the numbers that CUDA gives them.
+
+    Args:
+        count: How many there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = list(range(count))
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def taken(self, count: int) -> AsyncGenerator[list[int]]:
+        """So many of them inside the block, the lowest first.
+
+        The scheduler places no more tasks than there are accelerators, but one that was told to
+        end may not have ended: then this waits. Cancel it to wait no longer.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._free) >= count)
+            mine, self._free = self._free[:count], self._free[count:]
+        try:
+            yield mine
+        finally:
+            self._free = sorted([*self._free, *mine])
+            async with self._changed:
+                self._changed.notify_all()
