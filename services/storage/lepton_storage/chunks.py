@@ -21,7 +21,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.chunks
 # To hand a chunk to a thread costs as much as to write it, when it is small: some go together.
 _SMALL_BYTES = 256 * 1024
 _MAX_TOGETHER = 32
-_WRITERS = 3
+_WRITERS = 2
 
 
 class _Write(NamedTuple):

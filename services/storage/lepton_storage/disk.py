@@ -24,6 +24,9 @@ from lepton_ai.errors import DataCorruptError, NotFoundError, ResourceExhaustedE
 __all__ = ["Disk"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.disk")
+_BUDGET_BYTES = 16 * 1024 * 1024
+# A write returns once what it wrote is on the disk.
+_DURABLE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DSYNC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -44,6 +47,8 @@ class Disk:
         self._number = itertools.count()
         self._quarantine = folder / "quarantine"
         self._reserve_bytes = reserve_bytes
+        # Known to be free when it was last looked: small chunks need no look each.
+        self._budget_bytes = 0
         # A chunk may not be renewed between the look at its age and its removal.
         self._collecting = threading.Lock()
         shutil.rmtree(self._unfinished, ignore_errors=True)
@@ -59,9 +64,7 @@ class Disk:
         Raises:
             ResourceExhaustedError: The disk is full; nothing is kept.
         """
-        size = sum(len(part) for part in parts)
-        if _free_bytes(self._chunks) - size < self._reserve_bytes:
-            raise _full()
+        self._claim(sum(len(part) for part in parts))
         temporary = f"{self._unfinished}/{next(self._number)}"
         try:
             _write_durably(temporary, self._path(chunk_hash), parts)
@@ -119,6 +122,15 @@ class Disk:
         usage = shutil.disk_usage(self._chunks)
         return usage.total, max(usage.free - self._reserve_bytes, 0)
 
+    def _claim(self, size: int) -> None:
+        """Make sure that there is space for so many bytes."""
+        if self._budget_bytes < size:
+            left = _free_bytes(self._chunks) - self._reserve_bytes
+            if left < size:
+                raise _full()
+            self._budget_bytes = min(left, _BUDGET_BYTES)
+        self._budget_bytes -= size
+
     def _path(self, chunk_hash: bytes) -> str:
         name = chunk_hash.hex()
         return f"{self._chunks}/{name[:2]}/{name}"
@@ -135,12 +147,24 @@ class Disk:
 
 
 def _write_durably(temporary: str, path: str, parts: Sequence[bytes | memoryview]) -> None:
-    with open(temporary, "xb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
+    # As few calls as can be: each gives up the interpreter's lock, and must win it again.
+    descriptor = os.open(temporary, _DURABLE, 0o666)
+    try:
+        _write_all(descriptor, parts)
+    finally:
+        os.close(descriptor)
     os.replace(temporary, path)
     _flush_folder(os.path.dirname(path))
+
+
+def _write_all(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+    left = [memoryview(part) for part in parts]
+    while left:
+        written = os.writev(descriptor, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
 
 
 def _free_bytes(folder: Path) -> int:

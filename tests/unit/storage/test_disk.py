@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -83,14 +84,24 @@ def test_the_reserve_is_never_used(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(descriptor: int) -> None:
+    def fail(descriptor: int, parts: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     chunks = on(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(disk_module.os, "fsync", fail)
+        patch.setattr(disk_module.os, "writev", fail)
         with pytest.raises(ResourceExhaustedError):
             asyncio.run(chunks.write(HASH, DATA, "team"))
     assert files(tmp_path) == []
     asyncio.run(chunks.write(HASH, DATA, "team"))
     assert asyncio.run(chunks.read(HASH)) == DATA
+
+
+def test_a_write_that_takes_several_calls_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.writev
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_module.os, "writev", lambda fd, parts: write(fd, [parts[0][:3]]))
+        asyncio.run(on(tmp_path).write(HASH, DATA, "team"))
+    assert asyncio.run(on(tmp_path).read(HASH)) == DATA
