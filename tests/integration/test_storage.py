@@ -90,7 +90,7 @@ def test_a_spoilt_copy_is_never_served_and_is_repaired(tmp_path: Path) -> None:
 
 def test_chunks_are_encrypted_and_master_keys_rotate(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, count=2) as cluster:
+        async with running(tmp_path, count=2, packed_bytes="0") as cluster:
             content = b"nobody may read this on the disk" * 1000
             stored = await (await cluster.client("s1")).put_bytes(content)
             lies = [path.read_bytes() for name in ("s1", "s2") for path in cluster.files(name)]
@@ -400,8 +400,9 @@ def test_a_failed_upload_leaves_nothing_visible(tmp_path: Path) -> None:
             error = await refused(data, "PUT", f"/data/chunks/{'0' * 64}", too_long)
             assert isinstance(error, ResourceExhaustedError)
             assert not (await cluster.state.list(keys.OBJECTS)).records
-            assert not cluster.files("s1")
-            assert not cluster.files("s2")
+            for name in ("s1", "s2"):
+                assert not cluster.files(name)
+                assert not list((tmp_path / name / "packs").iterdir())
 
     asyncio.run(scenario())
 

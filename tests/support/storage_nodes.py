@@ -13,7 +13,7 @@ from lepton_ai.errors import LeptonError, UnavailableError
 from lepton_ai.proto.v1.node_pb2 import NODE_ROLE_STORAGE, Node
 from lepton_ai.proto.v1.storage_pb2 import Chunk, CommitObjectRequest, ListChunksResponse, Object
 from lepton_runtime import keys
-from lepton_runtime.clock import ManualClock
+from lepton_runtime.clock import Clock, ManualClock, SystemClock
 from lepton_runtime.memory import MemoryState
 from lepton_runtime.state import Remove, Write
 from lepton_storage.balance import Balancer
@@ -43,6 +43,7 @@ __all__ = [
     "UNNAMED_AGE_S",
     "Nodes",
     "announced",
+    "disk_on",
     "node_record",
     "nodes_of",
 ]
@@ -155,7 +156,10 @@ class Nodes:
 
 @asynccontextmanager
 async def nodes_of(
-    folder: Path, names: str = "abc", skew_s: Mapping[str, float] | None = None
+    folder: Path,
+    names: str = "abc",
+    skew_s: Mapping[str, float] | None = None,
+    packed_bytes: int = 0,
 ) -> AsyncGenerator[Nodes]:
     """Nodes with one-letter names, whose disks lie below `folder`.
 
@@ -163,15 +167,19 @@ async def nodes_of(
         folder: An empty one.
         names: A letter each.
         skew_s: By how much clocks of nodes are wrong.
+        packed_bytes: Chunks up to this long share files.
     """
     state, clock = MemoryState(), ManualClock()
     for name in names:
         await state.commit([], [node_record(name)])
     members, quotas = Members(state, clock, 0.0), Quotas(state)
-    chunks = {name: Chunks(Disk(folder / name, 0), Plain()) for name in names}
+    clocks = {name: SkewedClock(clock, (skew_s or {}).get(name, 0.0)) for name in names}
+    chunks = {
+        name: Chunks(disk_on(folder / name, packed_bytes, clocks[name]), Plain()) for name in names
+    }
     nodes = Nodes(folder, state, clock, members, quotas, DirectPeers(chunks), chunks)
     for name in names:
-        _add_node(nodes, name, SkewedClock(clock, (skew_s or {}).get(name, 0.0)))
+        _add_node(nodes, name, clocks[name])
     following = [asyncio.create_task(follow()) for follow in (members.follow, quotas.follow)]
     try:
         await members.known()
@@ -227,6 +235,12 @@ def _chores(
         healer,
         Balancer(name, copies, manifests, members),
     ]
+
+
+def disk_on(folder: Path, packed_bytes: int = 0, clock: Clock | None = None) -> Disk:
+    """A disk below a folder, each of whose chunks has a file of its own if nothing else is said."""
+    clock = clock or SystemClock()
+    return Disk(folder, reserve_bytes=0, packed_bytes=packed_bytes, clock=clock)
 
 
 def announced(content: bytes, replication: int = 0) -> CommitObjectRequest:

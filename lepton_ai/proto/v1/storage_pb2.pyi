@@ -173,6 +173,22 @@ class MissingChunk(_message.Message):
     addresses: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, hash: _Optional[bytes] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class KeepChunksRequest(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[KeptChunk]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[KeptChunk, _Mapping]]] = ...) -> None: ...
+
+class KeptChunk(_message.Message):
+    __slots__ = ("hash", "data", "tenant")
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    hash: bytes
+    data: bytes
+    tenant: str
+    def __init__(self, hash: _Optional[bytes] = ..., data: _Optional[bytes] = ..., tenant: _Optional[str] = ...) -> None: ...
+
 class ObjectPlaces(_message.Message):
     __slots__ = ("object", "addresses")
     class AddressesEntry(_message.Message):

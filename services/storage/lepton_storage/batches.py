@@ -48,6 +48,8 @@ class Batches(Generic[Item, Result]):
         self._max_size = max_size
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._working: set[asyncio.Task[None]] = set()
+        # Not how many tasks there are: one that has found nothing more to do takes nothing up.
+        self._busy = 0
 
     async def do(self, item: Item, size: int) -> Result:
         """The result of an item; raises what went wrong with it.
@@ -58,25 +60,31 @@ class Batches(Generic[Item, Result]):
         """
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(item, size, done))
-        if len(self._working) < self._at_once:
+        if self._busy < self._at_once:
+            self._busy += 1
             task = asyncio.create_task(self._do_all())
             self._working.add(task)
             task.add_done_callback(self._working.discard)
         return await done
 
     async def _do_all(self) -> None:
-        while self._waiting:
-            batch = self._next()
-            try:
-                results = await self._work([waiting.item for waiting in batch])
-                for waiting, result in zip(batch, results, strict=True):
-                    _settle(waiting.done, result)
-            except Exception as error:  # noqa: BLE001 - each caller is told
-                for waiting in batch:
-                    _settle(waiting.done, error)
-            finally:
-                for waiting in batch:
-                    waiting.done.cancel()  # nothing, where it is settled
+        try:
+            while self._waiting:
+                await self._do_some(self._next())
+        finally:
+            self._busy -= 1
+
+    async def _do_some(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
+        try:
+            results = await self._work([waiting.item for waiting in batch])
+            for waiting, result in zip(batch, results, strict=True):
+                _settle(waiting.done, result)
+        except Exception as error:  # noqa: BLE001 - each caller is told
+            for waiting in batch:
+                _settle(waiting.done, error)
+        finally:
+            for waiting in batch:
+                waiting.done.cancel()  # nothing, where it is settled
 
     def _next(self) -> list[_Waiting[Item, Result]]:
         batch = [self._waiting.popleft()]

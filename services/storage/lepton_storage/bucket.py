@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence, Set
+from collections.abc import Generator, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +14,7 @@ from obstore.store import from_url
 
 from lepton_ai.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from lepton_runtime.clock import Clock
+from lepton_storage.chunks import Content
 
 __all__ = ["Bucket"]
 
@@ -48,13 +49,14 @@ class Bucket:
         self._garbage_age_s = garbage_age_s
         self._collects_at = 0.0
 
-    def put(self, chunk_hash: bytes, parts: Sequence[bytes | memoryview]) -> None:
-        """Keep a file in place of what was there; durable once this returns."""
+    def put(self, contents: Mapping[bytes, Content]) -> None:
+        """Keep contents in place of what was there; all are durable once this returns."""
         with _translated():
-            obstore.put(self._store, _path(chunk_hash), list(parts), use_multipart=False)
+            for chunk_hash, parts in contents.items():
+                obstore.put(self._store, _path(chunk_hash), list(parts), use_multipart=False)
 
     def get(self, chunk_hash: bytes) -> bytes:
-        """A file's content.
+        """A content.
 
         Raises:
             NotFoundError: There is none.
@@ -64,31 +66,31 @@ class Bucket:
             return obstore.get(self._store, _path(chunk_hash)).bytes().to_bytes()
 
     def renew(self, chunk_hash: bytes) -> bool:
-        """Make a file that is there as young as a new one; whether it is there."""
+        """Make a content that is there as young as a new one; whether it is there."""
         made_at = self._made_at(chunk_hash)
         if made_at is None:
             return False
         # Only a new object is young. One that will not be collected soon needs no copy.
         if self._now() - made_at > timedelta(seconds=self._garbage_age_s / 2):
-            self.put(chunk_hash, [self.get(chunk_hash)])
+            self.put({chunk_hash: [self.get(chunk_hash)]})
         return True
 
     def set_aside(self, chunk_hash: bytes) -> None:
-        """Take a bad file out of the way."""
+        """Take a bad content out of the way."""
         aside = f"quarantine/{chunk_hash.hex()}"
         with suppress(NotFoundError), _translated():  # where another node was faster
             obstore.rename(self._store, _path(chunk_hash), aside)
 
     def has(self, chunk_hash: bytes) -> bool:
-        """Whether there is a file, good or bad."""
+        """Whether there is a content, good or bad."""
         return self._made_at(chunk_hash) is not None
 
     def hashes(self) -> list[bytes]:
-        """Which chunks there are files of, good or bad."""
+        """Which chunks there are contents of, good or bad."""
         return [chunk_hash for chunk_hash, _ in self._listed()]
 
     def collect(self, named: Set[bytes], written_before: float) -> int:
-        """Remove files that are not `named` and were last put before a time (Unix, seconds).
+        """Remove what is not `named` and was last put before a time (Unix, seconds).
 
         It lists the whole store, which costs money: once in the time that makes garbage old.
         """

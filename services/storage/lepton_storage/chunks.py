@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -14,35 +14,46 @@ from lepton_ai.errors import DataCorruptError, NotFoundError
 from lepton_storage.batches import Batches
 from lepton_storage.sealing import Sealer
 
-__all__ = ["Chunks", "Engine"]
+__all__ = ["SMALL_BYTES", "Chunks", "Content", "Engine", "Write"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.storage.chunks")
 
-# To hand a chunk to a thread costs as much as to write it, when it is small: some go together.
-_SMALL_BYTES = 256 * 1024
-_MAX_TOGETHER = 32
-_WRITERS = 2
+SMALL_BYTES = 256 * 1024
+"""To carry a smaller chunk costs more than its bytes do: some go together."""
+
+_MAX_TOGETHER = 64
+
+Content = Sequence[bytes | memoryview]
+"""What an engine keeps, in parts."""
 
 
-class _Write(NamedTuple):
+class Write(NamedTuple):
+    """A chunk to keep.
+
+    Attributes:
+        chunk_hash: Of the bytes.
+        data: The bytes.
+        tenant: Whose key encrypts it, where chunks are encrypted.
+    """
+
     chunk_hash: bytes
     data: bytes | memoryview
     tenant: str
 
 
 class Engine(Protocol):
-    """Keeps the files of chunks, named by the chunks' hashes. It may block: threads call it."""
+    """Keeps the contents of chunks by the chunks' hashes. It may block: threads call it."""
 
-    def put(self, chunk_hash: bytes, parts: Sequence[bytes | memoryview]) -> None:
-        """Keep a file in place of what was there; durable once this returns.
+    def put(self, contents: Mapping[bytes, Content]) -> None:
+        """Keep contents in place of what was there; all are durable once this returns.
 
         Raises:
-            ResourceExhaustedError: There is no space; nothing is kept.
+            ResourceExhaustedError: There is no space.
         """
         ...
 
     def get(self, chunk_hash: bytes) -> bytes:
-        """A file's content.
+        """A content.
 
         Raises:
             NotFoundError: There is none.
@@ -51,23 +62,23 @@ class Engine(Protocol):
         ...
 
     def renew(self, chunk_hash: bytes) -> bool:
-        """Make a file that is there as young as a new one; whether it is there."""
+        """Make a content that is there as young as a new one; whether it is there."""
         ...
 
     def set_aside(self, chunk_hash: bytes) -> None:
-        """Take a bad file out of the way."""
+        """Take a bad content out of the way."""
         ...
 
     def has(self, chunk_hash: bytes) -> bool:
-        """Whether there is a file, good or bad."""
+        """Whether there is a content, good or bad."""
         ...
 
     def hashes(self) -> list[bytes]:
-        """Which chunks there are files of, good or bad."""
+        """Which chunks there are contents of, good or bad."""
         ...
 
     def collect(self, named: Set[bytes], written_before: float) -> int:
-        """Remove files that are not `named` and were last put before a time (Unix, seconds)."""
+        """Remove what is not `named` and was last put before a time (Unix, seconds)."""
         ...
 
     def usage(self) -> tuple[int, int]:
@@ -79,35 +90,35 @@ class Chunks:
     """What an engine keeps, sealed and verified. All file work happens in threads.
 
     Args:
-        engine: Keeps the files.
-        sealer: Knows how chunks lie in them.
+        engine: Keeps their contents.
+        sealer: Knows what a chunk becomes there.
     """
 
     def __init__(self, engine: Engine, sealer: Sealer) -> None:
         self._engine = engine
         self._sealer = sealer
-        self._small: Batches[_Write, None] = Batches(
-            self._write_small, at_once=_WRITERS, max_items=_MAX_TOGETHER, max_size=_SMALL_BYTES
+        self._small: Batches[Sequence[Write], None] = Batches(
+            self._write_small, at_once=1, max_items=_MAX_TOGETHER, max_size=SMALL_BYTES
         )
 
     async def write(self, chunk_hash: bytes, data: bytes | memoryview, tenant: str) -> None:
-        """Keep `data`, durably once this returns. A good copy that is there already stays.
+        """Keep one chunk; as `write_all`."""
+        await self.write_all([Write(chunk_hash, data, tenant)])
 
-        Args:
-            chunk_hash: Of the bytes.
-            data: The bytes.
-            tenant: Whose key encrypts it, where chunks are encrypted.
+    async def write_all(self, writes: Sequence[Write]) -> None:
+        """Keep chunks, durably once this returns. Good copies that are there already stay.
 
         Raises:
-            DataCorruptError: `data` does not have that hash; nothing is kept.
-            ResourceExhaustedError: There is no space; nothing is kept.
+            DataCorruptError: Bytes do not have their hash; none of these chunks is kept.
+            ResourceExhaustedError: There is no space.
         """
-        await self._sealer.ensure(tenant)
-        write = _Write(chunk_hash, data, tenant)
-        if len(data) < _SMALL_BYTES:
-            await self._small.do(write, len(data))
+        for tenant in {write.tenant for write in writes}:
+            await self._sealer.ensure(tenant)
+        size = sum(len(write.data) for write in writes)
+        if size < SMALL_BYTES:
+            await self._small.do(writes, size)
         else:
-            await asyncio.to_thread(self._write, write)
+            await asyncio.to_thread(self._write, writes)
 
     async def read(self, chunk_hash: bytes) -> memoryview:
         """The chunk's bytes, checked against its hash.
@@ -146,24 +157,32 @@ class Chunks:
         """Capacity and usable free space, in bytes."""
         return await asyncio.to_thread(self._engine.usage)
 
-    async def _write_small(self, writes: Sequence[_Write]) -> list[Exception | None]:
-        return await asyncio.to_thread(self._write_each, writes)
+    async def _write_small(self, batch: Sequence[Sequence[Write]]) -> list[Exception | None]:
+        return await asyncio.to_thread(self._write_each, batch)
 
-    def _write_each(self, writes: Sequence[_Write]) -> list[Exception | None]:
-        outcomes: list[Exception | None] = []
-        for write in writes:
-            try:
-                outcomes.append(self._write(write))
-            except Exception as error:  # noqa: BLE001 - it is told to its own caller
-                outcomes.append(error)
-        return outcomes
+    def _write_each(self, batch: Sequence[Sequence[Write]]) -> list[Exception | None]:
+        """All in one, or what is wrong with each where something is."""
+        try:
+            self._write([write for writes in batch for write in writes])
+        except DataCorruptError:
+            return [self._tried(writes) for writes in batch]
+        return [None] * len(batch)
 
-    def _write(self, write: _Write) -> None:
-        chunk_hash, data, tenant = write
-        if digest(data) != chunk_hash:
+    def _tried(self, writes: Sequence[Write]) -> Exception | None:
+        try:
+            self._write(writes)
+        except Exception as error:  # noqa: BLE001 - it is told to its own caller
+            return error
+        return None
+
+    def _write(self, writes: Sequence[Write]) -> None:
+        if any(digest(write.data) != write.chunk_hash for write in writes):
             raise DataCorruptError("a chunk does not match its hash")
-        if not self._has_good(chunk_hash):
-            self._engine.put(chunk_hash, self._sealer.seal(tenant, chunk_hash, data))
+        wanted = [write for write in writes if not self._has_good(write.chunk_hash)]
+        self._engine.put({write.chunk_hash: self._sealed(write) for write in wanted})
+
+    def _sealed(self, write: Write) -> Content:
+        return self._sealer.seal(write.tenant, write.chunk_hash, write.data)
 
     def _read(self, chunk_hash: bytes) -> memoryview:
         try:

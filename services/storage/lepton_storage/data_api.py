@@ -3,6 +3,7 @@
 | request | who | what |
 |---|---|---|
 | ``PUT /data/chunks/HASH`` | developers | keeps a chunk with its copies (``lepton-copies``) |
+| ``PUT /data/chunks`` | services | `KeepChunksRequest`: keeps all of them here, or none |
 | ``GET /data/chunks/HASH`` | viewers | a chunk or, with ``range``, a part of it |
 | ``POST /data/objects`` | developers | `CommitObjectRequest`: names chunks as an object |
 | ``GET /data/objects/ID`` | viewers | `ObjectPlaces`: the manifest, and where its nodes are |
@@ -15,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import TypeVar
 
 import orjson
 import structlog
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from lepton_ai.chunking import CHUNK_BYTES
 from lepton_ai.errors import (
@@ -31,10 +33,10 @@ from lepton_ai.errors import (
 )
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1 import options_pb2
-from lepton_ai.proto.v1.storage_pb2 import CommitObjectRequest
+from lepton_ai.proto.v1.storage_pb2 import CommitObjectRequest, KeepChunksRequest
 from lepton_runtime.auth import Principal, TokenVerifier
 from lepton_runtime.http import JSON_TYPE, Exchange, HttpLimits
-from lepton_storage.chunks import Chunks
+from lepton_storage.chunks import Chunks, Write
 from lepton_storage.store import ObjectStore
 
 __all__ = ["LIMITS", "DataApi"]
@@ -50,6 +52,7 @@ _BYTES = b"content-type: application/octet-stream\r\n"
 _MESSAGE = b"content-type: application/x-protobuf\r\n"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _RANGE = re.compile(r"bytes=(\d{1,8})-(\d{1,8})")
+_Message = TypeVar("_Message", bound=Message)
 _Answer = tuple[int, bytes, bytes | memoryview]
 
 
@@ -87,6 +90,8 @@ class DataApi:
         match (exchange.method, exchange.path.split("/")):
             case ("PUT", ["", "data", "chunks", name]):
                 return await self._put(exchange, _chunk_hash(name))
+            case ("PUT", ["", "data", "chunks"]):
+                return await self._put_all(exchange)
             case ("GET", ["", "data", "chunks", name]):
                 return await self._get(exchange, _chunk_hash(name))
             case ("POST", ["", "data", "objects"]):
@@ -113,6 +118,16 @@ class DataApi:
         chunk = await self._store.keep(chunk_hash, exchange.body, caller.tenant, copies)
         return 200, _MESSAGE, chunk.SerializeToString()
 
+    async def _put_all(self, exchange: Exchange) -> _Answer:
+        self._admit(exchange, options_pb2.ROLE_SERVICE)
+        request = _parsed(KeepChunksRequest, exchange.body)
+        writes = [
+            Write(chunk.hash, chunk.data, check_name("tenant", chunk.tenant))
+            for chunk in request.chunks
+        ]
+        await self._chunks.write_all(writes)
+        return 200, _MESSAGE, b""
+
     async def _get(self, exchange: Exchange, chunk_hash: bytes) -> _Answer:
         here = b"lepton-here" in exchange.headers
         self._admit(exchange, options_pb2.ROLE_SERVICE if here else options_pb2.ROLE_VIEWER)
@@ -130,16 +145,20 @@ class DataApi:
 
     async def _commit(self, exchange: Exchange) -> _Answer:
         caller = self._admit(exchange, options_pb2.ROLE_DEVELOPER)
-        try:
-            request = CommitObjectRequest.FromString(exchange.body)
-        except DecodeError:
-            raise InvalidArgumentError("the body is no CommitObjectRequest") from None
+        request = _parsed(CommitObjectRequest, exchange.body)
         answer = await self._store.commit(request, caller.tenant)
         return 200, _MESSAGE, answer.SerializeToString()
 
     def _admit(self, exchange: Exchange, role: int) -> Principal:
         authorization = exchange.headers.get(b"authorization", b"").decode("latin-1")
         return self._verifier.admit(authorization, role)
+
+
+def _parsed(kind: type[_Message], body: bytes) -> _Message:
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise InvalidArgumentError(f"the body is no {kind.__name__}") from None
 
 
 def _chunk_hash(name: str) -> bytes:

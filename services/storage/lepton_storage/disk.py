@@ -1,8 +1,9 @@
-"""Chunks as files on a disk. What was written is there after a power cut.
+"""Chunks on a disk. What was written is there after a power cut.
 
-A chunk's file is ``chunks/ab/abcd…``, named by its hash. It is written beside its place, flushed,
-renamed, and its folder flushed: at every moment a name has either no content or the right one,
-but for what the disk itself spoils. Spoilt files move to ``quarantine`` for a person to see.
+Small ones share files (`Packs`). A larger one's file is ``chunks/ab/abcd…``, named by its hash.
+It is written beside its place, flushed, renamed, and its folder flushed: at every moment a name
+has either no content or the right one, but for what the disk itself spoils. What is spoilt moves
+to ``quarantine`` for a person to see.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import structlog
 
 from lepton_ai.errors import DataCorruptError, NotFoundError, ResourceExhaustedError
+from lepton_runtime.clock import Clock
+from lepton_storage.chunks import Content
+from lepton_storage.packs import Packs, flush_folder
 
 __all__ = ["Disk"]
 
@@ -33,20 +37,22 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class Disk:
     """An `Engine` below a folder.
 
-    Small chunks come by the thousand: paths are texts here, for `pathlib` takes as long as the
-    system calls.
-
     Args:
         folder: Made when it is missing; what an earlier crash left unfinished is removed.
         reserve_bytes: Free space that is never used.
+        packed_bytes: Contents up to this long share files.
+        clock: Tells how old those are.
     """
 
-    def __init__(self, folder: Path, reserve_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, *, reserve_bytes: int, packed_bytes: int, clock: Clock
+    ) -> None:
         self._chunks = folder / "chunks"
         self._unfinished = folder / "unfinished"
         self._number = itertools.count()
         self._quarantine = folder / "quarantine"
         self._reserve_bytes = reserve_bytes
+        self._packed_bytes = packed_bytes
         # Known to be free when it was last looked: small chunks need no look each.
         self._budget_bytes = 0
         # A chunk may not be renewed between the look at its age and its removal.
@@ -54,43 +60,45 @@ class Disk:
         shutil.rmtree(self._unfinished, ignore_errors=True)
         for place in (self._chunks, self._unfinished, self._quarantine):
             place.mkdir(parents=True, exist_ok=True)
-        for first in range(256):
-            (self._chunks / f"{first:02x}").mkdir(exist_ok=True)
-        _flush_folder(str(self._chunks))
+        self._packs = Packs(folder / "packs", clock)
+        flush_folder(folder)
 
-    def put(self, chunk_hash: bytes, parts: Sequence[bytes | memoryview]) -> None:
-        """Keep a file in place of what was there; durable once this returns.
+    def put(self, contents: Mapping[bytes, Content]) -> None:
+        """Keep contents in place of what was there; all are durable once this returns.
 
         Raises:
-            ResourceExhaustedError: The disk is full; nothing is kept.
+            ResourceExhaustedError: The disk is full.
         """
-        self._claim(sum(len(part) for part in parts))
-        temporary = f"{self._unfinished}/{next(self._number)}"
+        sizes = {chunk_hash: sum(map(len, parts)) for chunk_hash, parts in contents.items()}
+        self._claim(sum(sizes.values()))
+        small = {each for each, size in sizes.items() if size <= self._packed_bytes}
         try:
-            _write_durably(temporary, self._path(chunk_hash), parts)
+            if small:
+                self._packs.put({each: b"".join(contents[each]) for each in small})
+            for each in contents.keys() - small:
+                self._put_file(each, contents[each])
         except OSError as error:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
             raise (_full() if error.errno in _FULL else error) from None
 
     def get(self, chunk_hash: bytes) -> bytes:
-        """A file's content.
+        """A content.
 
         Raises:
             NotFoundError: There is none.
             DataCorruptError: It cannot be read.
         """
         try:
-            with open(self._path(chunk_hash), "rb", buffering=0) as file:
-                return file.read()
-        except FileNotFoundError:
-            raise NotFoundError("the chunk is not on this node", chunk=chunk_hash.hex()) from None
+            if self._packs.has(chunk_hash):
+                return self._packs.get(chunk_hash)
+            return self._get_file(chunk_hash)
         except OSError as error:
             _log.error("disk_unreadable", chunk=chunk_hash.hex(), error=error.strerror)
             raise DataCorruptError("the disk cannot read it", chunk=chunk_hash.hex()) from None
 
     def renew(self, chunk_hash: bytes) -> bool:
-        """Make a file that is there as young as a new one; whether it is there."""
+        """Make a content that is there as young as a new one; whether it is there."""
+        if self._packs.renew(chunk_hash):
+            return True
         with self._collecting:
             try:
                 os.utime(self._path(chunk_hash))
@@ -99,28 +107,56 @@ class Disk:
             return True
 
     def set_aside(self, chunk_hash: bytes) -> None:
-        """Take a bad file out of the way."""
+        """Take a bad content out of the way."""
         aside = self._quarantine / f"{chunk_hash.hex()}-{uuid.uuid4().hex[:8]}"
+        if self._packs.set_aside(chunk_hash, aside):
+            return
         with contextlib.suppress(FileNotFoundError):  # another reader did
             os.replace(self._path(chunk_hash), aside)
 
     def has(self, chunk_hash: bytes) -> bool:
-        """Whether there is a file, good or bad."""
-        return os.path.exists(self._path(chunk_hash))
+        """Whether there is a content, good or bad."""
+        return self._packs.has(chunk_hash) or os.path.exists(self._path(chunk_hash))
 
     def hashes(self) -> list[bytes]:
-        """Which chunks there are files of, good or bad."""
-        return [bytes.fromhex(path.name) for path in self._chunks.glob("*/*")]
+        """Which chunks there are contents of, good or bad."""
+        return list(dict.fromkeys([*self._packs.names(), *self._files()]))
 
     def collect(self, named: Set[bytes], written_before: float) -> int:
-        """Remove files that are not `named` and were last put before a time (Unix, seconds)."""
-        unnamed = [each for each in self.hashes() if each not in named]
-        return sum(self._removed(self._path(each), written_before) for each in unnamed)
+        """Remove what is not `named` and was last put before a time (Unix, seconds)."""
+        unnamed = [each for each in self._files() if each not in named]
+        removed = sum(self._removed(self._path(each), written_before) for each in unnamed)
+        return removed + self._packs.collect(named, written_before)
 
     def usage(self) -> tuple[int, int]:
         """Capacity and usable free space, in bytes."""
         usage = shutil.disk_usage(self._chunks)
         return usage.total, max(usage.free - self._reserve_bytes, 0)
+
+    def _put_file(self, chunk_hash: bytes, parts: Content) -> None:
+        temporary, path = f"{self._unfinished}/{next(self._number)}", self._path(chunk_hash)
+        try:
+            self._ensure_folder(os.path.dirname(path))
+            _write_durably(temporary, path, parts)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+    def _ensure_folder(self, folder: str) -> None:
+        if not os.path.isdir(folder):
+            os.makedirs(folder, exist_ok=True)
+            flush_folder(self._chunks)
+
+    def _get_file(self, chunk_hash: bytes) -> bytes:
+        try:
+            with open(self._path(chunk_hash), "rb", buffering=0) as file:
+                return file.read()
+        except FileNotFoundError:
+            raise NotFoundError("the chunk is not on this node", chunk=chunk_hash.hex()) from None
+
+    def _files(self) -> list[bytes]:
+        return [bytes.fromhex(path.name) for path in self._chunks.glob("*/*")]
 
     def _claim(self, size: int) -> None:
         """Make sure that there is space for so many bytes."""
@@ -146,18 +182,17 @@ class Disk:
         return True
 
 
-def _write_durably(temporary: str, path: str, parts: Sequence[bytes | memoryview]) -> None:
-    # As few calls as can be: each gives up the interpreter's lock, and must win it again.
+def _write_durably(temporary: str, path: str, parts: Content) -> None:
     descriptor = os.open(temporary, _DURABLE, 0o666)
     try:
         _write_all(descriptor, parts)
     finally:
         os.close(descriptor)
     os.replace(temporary, path)
-    _flush_folder(os.path.dirname(path))
+    flush_folder(os.path.dirname(path))
 
 
-def _write_all(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+def _write_all(descriptor: int, parts: Content) -> None:
     left = [memoryview(part) for part in parts]
     while left:
         written = os.writev(descriptor, left)
@@ -170,14 +205,6 @@ def _write_all(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
 def _free_bytes(folder: Path) -> int:
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
-
-
-def _flush_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _full() -> ResourceExhaustedError:

@@ -64,7 +64,13 @@ class Keeping:
 def on_disks(around: Surroundings) -> Keeping:
     """Each node has a disk of its own; copies, their healing and their decay are ours."""
     settings, members, clock = around.settings, around.members, around.clock
-    chunks = Chunks(Disk(settings.data_dir, settings.reserve_bytes), around.sealer)
+    disk = Disk(
+        settings.data_dir,
+        reserve_bytes=settings.reserve_bytes,
+        packed_bytes=settings.packed_bytes,
+        clock=clock,
+    )
+    chunks = Chunks(disk, around.sealer)
     copies = Copies(settings.node_id, chunks, members, around.peers)
     healer = Healer(
         node_id=settings.node_id,

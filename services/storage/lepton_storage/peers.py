@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import grpc
@@ -15,6 +16,8 @@ from lepton_ai.http import HttpClient
 from lepton_ai.proto.v1 import storage_pb2
 from lepton_ai.proto.v1.storage_pb2_grpc import StorageServiceStub
 from lepton_ai.rpc import translated_errors
+from lepton_storage.batches import Batches
+from lepton_storage.chunks import SMALL_BYTES
 from lepton_storage.placement import StorageNode
 
 __all__ = ["Channels", "Peers"]
@@ -23,6 +26,9 @@ _TRANSFER_S = 20.0
 # All of a disk is read for it.
 _LISTING_S = 12 * 3600.0
 _CONNECTIONS = 16
+# Small chunks that go to a node in one request, and such requests under way.
+_MAX_TOGETHER = 64
+_BATCHES = 2
 _HERE = {"lepton-here": "1"}
 
 
@@ -68,11 +74,21 @@ class Channels:
         self._tls = tls
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._clients: dict[str, HttpClient] = {}
+        self._batches: dict[str, Batches[storage_pb2.KeptChunk, None]] = {}
 
     async def put(
         self, node: StorageNode, chunk: storage_pb2.Chunk, data: bytes | memoryview, tenant: str
     ) -> None:
         """Have `node` keep a chunk of a tenant; durable there once this returns."""
+        if len(data) < SMALL_BYTES:
+            kept = storage_pb2.KeptChunk(hash=chunk.hash, data=bytes(data), tenant=tenant)
+            await self._together(node).do(kept, len(data))
+        else:
+            await self._put_alone(node, chunk, data, tenant)
+
+    async def _put_alone(
+        self, node: StorageNode, chunk: storage_pb2.Chunk, data: bytes | memoryview, tenant: str
+    ) -> None:
         headers = {**_HERE, "lepton-tenant": tenant}
         path = f"/data/chunks/{chunk.hash.hex()}"
         client = self._client(node)
@@ -107,6 +123,24 @@ class Channels:
             client.close()
         for channel in self._channels.values():
             await channel.close()
+
+    def _together(self, node: StorageNode) -> Batches[storage_pb2.KeptChunk, None]:
+        address = node.data_address
+        if address not in self._batches:
+            self._batches[address] = Batches(
+                partial(self._put_together, self._client(node)),
+                at_once=_BATCHES,
+                max_items=_MAX_TOGETHER,
+                max_size=SMALL_BYTES,
+            )
+        return self._batches[address]
+
+    async def _put_together(
+        self, client: HttpClient, chunks: Sequence[storage_pb2.KeptChunk]
+    ) -> list[None]:
+        body = storage_pb2.KeepChunksRequest(chunks=chunks).SerializeToString()
+        await client.request("PUT", "/data/chunks", body, timeout_s=_TRANSFER_S)
+        return [None] * len(chunks)
 
     def _stub(self, node: StorageNode) -> StorageServiceStub:
         if node.address not in self._channels:

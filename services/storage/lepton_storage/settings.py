@@ -21,6 +21,12 @@ class StorageSettings(RuntimeSettings):
     reserve_bytes: int = Field(
         256 * 1024 * 1024, ge=0, description="Free disk space that is never used."
     )
+    packed_bytes: int = Field(
+        64 * 1024,
+        ge=0,
+        le=1024 * 1024,
+        description="Chunks up to this long share files: small objects are stored faster.",
+    )
     max_object_bytes: int = Field(64 * 1024**3, ge=1, description="Larger objects are refused.")
     master_key: SecretStr | None = Field(
         None, description="32 bytes in base64: encrypts chunks. Older ones may follow the newest."

@@ -61,6 +61,18 @@ def test_one_that_is_larger_goes_alone_and_a_failure_is_told_to_all() -> None:
     asyncio.run(scenario())
 
 
+def test_who_asks_as_soon_as_it_is_answered_is_served() -> None:
+    async def work(items: Sequence[int]) -> list[int | Exception]:
+        return list(items)
+
+    async def scenario() -> None:
+        together = Batches(work, at_once=1, max_items=10, max_size=10)
+        async with asyncio.timeout(5):
+            assert [await together.do(number, 1) for number in range(3)] == [0, 1, 2]
+
+    asyncio.run(scenario())
+
+
 def manifest(number: int, node: str) -> Object:
     chunk = Chunk(hash=digest(bytes([number])), size_bytes=1, nodes=[node])
     return Object(id=object_id([chunk]), size_bytes=1, chunks=[chunk])

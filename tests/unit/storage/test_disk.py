@@ -12,6 +12,7 @@ import pytest
 
 from lepton_ai.chunking import digest
 from lepton_ai.errors import DataCorruptError, NotFoundError, ResourceExhaustedError
+from lepton_runtime.clock import SystemClock
 from lepton_storage import disk as disk_module
 from lepton_storage.chunks import Chunks
 from lepton_storage.disk import Disk
@@ -22,7 +23,9 @@ HASH = digest(DATA)
 
 
 def on(folder: Path, reserve_bytes: int = 0) -> Chunks:
-    return Chunks(Disk(folder, reserve_bytes), Plain())
+    return Chunks(
+        Disk(folder, reserve_bytes=reserve_bytes, packed_bytes=0, clock=SystemClock()), Plain()
+    )
 
 
 def files(folder: Path) -> list[Path]:

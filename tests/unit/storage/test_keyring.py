@@ -7,13 +7,13 @@ import base64
 from pathlib import Path
 
 import pytest
+from storage_nodes import disk_on
 
 from lepton_ai.chunking import digest
 from lepton_ai.errors import ConflictError, DataCorruptError, InvalidArgumentError
 from lepton_runtime import keys
 from lepton_runtime.memory import MemoryState
 from lepton_storage.chunks import Chunks
-from lepton_storage.disk import Disk
 from lepton_storage.keyring import Keyring, LocalMaster
 from lepton_storage.sealing import Plain
 
@@ -39,12 +39,12 @@ def test_what_lies_on_the_disk_says_nothing_and_any_node_with_the_master_reads_i
 ) -> None:
     async def scenario() -> None:
         state = MemoryState()
-        await Chunks(Disk(tmp_path, 0), await keyring(state, OLD)).write(HASH, DATA, "team")
+        await Chunks(disk_on(tmp_path), await keyring(state, OLD)).write(HASH, DATA, "team")
         lies = the_file(tmp_path).read_bytes()
         assert b"nobody" not in lies
         [record] = (await state.list(keys.TENANT_KEYS)).records
         assert record.key.endswith("/team")
-        again = Chunks(Disk(tmp_path, 0), await keyring(state, OLD))
+        again = Chunks(disk_on(tmp_path), await keyring(state, OLD))
         assert await again.read(HASH) == DATA
 
     asyncio.run(scenario())
@@ -65,7 +65,7 @@ def test_tenants_have_keys_of_their_own() -> None:
 
 def test_any_flipped_bit_is_seen(tmp_path: Path) -> None:
     async def scenario() -> None:
-        chunks = Chunks(Disk(tmp_path, 0), await keyring(MemoryState(), OLD))
+        chunks = Chunks(disk_on(tmp_path), await keyring(MemoryState(), OLD))
         await chunks.write(HASH, DATA, "team")
         good = the_file(tmp_path).read_bytes()
         for bit in range(8 * len(good)):
@@ -94,14 +94,14 @@ def test_rotation_wraps_keys_anew_and_touches_no_chunk(tmp_path: Path) -> None:
     async def scenario() -> None:
         state = MemoryState()
         old = await keyring(state, OLD)
-        await Chunks(Disk(tmp_path, 0), old).write(HASH, DATA, "team")
+        await Chunks(disk_on(tmp_path), old).write(HASH, DATA, "team")
         before = the_file(tmp_path).read_bytes()
         with pytest.raises(ConflictError, match=r"'team'.*not here"):
             await keyring(state, NEW)
         both = await keyring(state, f"{NEW}\n{OLD}\n")
         assert await both.rewrap() == 1
         new = await keyring(state, NEW)
-        assert await Chunks(Disk(tmp_path, 0), new).read(HASH) == DATA
+        assert await Chunks(disk_on(tmp_path), new).read(HASH) == DATA
         assert the_file(tmp_path).read_bytes() == before
         with pytest.raises(ConflictError):
             await keyring(state, OLD)
@@ -126,8 +126,8 @@ def test_a_key_that_another_node_makes_is_learnt_while_running(tmp_path: Path) -
 
 def test_encrypted_and_plain_chunks_lie_side_by_side(tmp_path: Path) -> None:
     async def scenario() -> None:
-        await Chunks(Disk(tmp_path, 0), Plain()).write(HASH, DATA, "team")
-        chunks = Chunks(Disk(tmp_path, 0), await keyring(MemoryState(), OLD))
+        await Chunks(disk_on(tmp_path), Plain()).write(HASH, DATA, "team")
+        chunks = Chunks(disk_on(tmp_path), await keyring(MemoryState(), OLD))
         await chunks.write(digest(b"x"), b"x", "team")
         assert await chunks.read(HASH) == DATA
         assert await chunks.read(digest(b"x")) == b"x"

@@ -24,7 +24,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from storage_nodes import GRACE_S, UNNAMED_AGE_S, nodes_of
+from pack_files import HEAD_BYTES, records_below
+from storage_nodes import GARBAGE_AGE_S, GRACE_S, UNNAMED_AGE_S, nodes_of
 
 from lepton_ai.chunking import CHUNK_BYTES, digest
 from lepton_ai.errors import ConflictError, NotFoundError
@@ -36,7 +37,15 @@ from lepton_storage.aliases import Aliases
 from lepton_storage.registry import Registry
 
 NAMES = "abcd"
+# Some of the small contents share files, some have files of their own.
+PACKED_BYTES = 60
 ResultT = TypeVar("ResultT")
+
+
+def flip_a_bit(path: Path, chance: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
 
 
 class Storage(RuleBasedStateMachine):
@@ -48,7 +57,7 @@ class Storage(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
-        self.context = nodes_of(Path(self.folder.name), NAMES)
+        self.context = nodes_of(Path(self.folder.name), NAMES, packed_bytes=PACKED_BYTES)
         self.nodes = self.run(self.context.__aenter__())
         self.contents: dict[str, bytes] = {}
         self.alias: int | None = None
@@ -75,13 +84,16 @@ class Storage(RuleBasedStateMachine):
 
     def holders(self, chunk_hash: bytes) -> set[str]:
         """Nodes, away or not, on whose disks lies a good copy."""
+        return {node for node in NAMES if digest(self.lies(node, chunk_hash)[1:]) == chunk_hash}
+
+    def lies(self, node: str, chunk_hash: bytes) -> bytes:
+        """What lies on a node's disk for a chunk; nothing where there is none."""
         name = chunk_hash.hex()
-        paths = {node: self.nodes.folder / node / "chunks" / name[:2] / name for node in NAMES}
-        return {
-            node
-            for node, path in paths.items()
-            if path.exists() and digest(path.read_bytes()[1:]) == chunk_hash
-        }
+        path = self.nodes.folder / node / "chunks" / name[:2] / name
+        if path.exists():
+            return path.read_bytes()
+        record = records_below(self.nodes.folder / node).get(chunk_hash)
+        return record.content if record else b""
 
     def chunks(self) -> set[bytes]:
         return {
@@ -162,14 +174,17 @@ class Storage(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), seed=st.integers(0, 2**16))
     def spoil(self, name: str, seed: int) -> None:
         chance = random.Random(seed)
-        files = self.nodes.files(name)
-        if not files:
+        packed = records_below(self.nodes.folder / name)
+        paths = {bytes.fromhex(path.name): path for path in self.nodes.files(name)}
+        if not packed.keys() | paths.keys():
             return
-        path = chance.choice(files)
-        if self.holders(bytes.fromhex(path.name)) & set(self.living) - {name}:
-            data = bytearray(path.read_bytes())
-            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-            path.write_bytes(data)
+        victim = chance.choice(sorted(packed.keys() | paths.keys()))
+        if not self.holders(victim) & set(self.living) - {name}:
+            return
+        if victim in packed:
+            packed[victim].flip(8 * HEAD_BYTES + chance.randrange(8 * len(packed[victim].content)))
+        else:
+            flip_a_bit(paths[victim], chance)
 
     @rule(seconds=st.sampled_from([0.0, GRACE_S, UNNAMED_AGE_S / 2]))
     def heal(self, seconds: float) -> None:
@@ -182,13 +197,20 @@ class Storage(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         """Every chunk is old: what no object names goes, and nothing else."""
+        for content in self.contents.values():
+            self.run(self.nodes.put(content, 2, self.living[0]))
+        self.run(self.nodes.clock.advance(GARBAGE_AGE_S + 1))
         for name in self.living:
             for path in self.nodes.files(name):
                 os.utime(path, (0, 0))
         self.run(self.nodes.heal())
         if not self.away:
-            left = {bytes.fromhex(path.name) for name in NAMES for path in self.nodes.files(name)}
-            assert left <= self.chunks()
+            assert {chunk for name in NAMES for chunk in self.kept(name)} <= self.chunks()
+
+    def kept(self, name: str) -> set[bytes]:
+        """The chunks on a node's disk, good or bad."""
+        files = {bytes.fromhex(path.name) for path in self.nodes.files(name)}
+        return files | records_below(self.nodes.folder / name).keys()
 
     @invariant()
     def nothing_is_lost(self) -> None:

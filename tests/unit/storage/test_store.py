@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from storage_nodes import GARBAGE_AGE_S, GRACE_S, announced, node_record, nodes_of
+from storage_nodes import GARBAGE_AGE_S, GRACE_S, announced, disk_on, node_record, nodes_of
 
 from lepton_ai.chunking import CHUNK_BYTES, digest
 from lepton_ai.errors import (
@@ -21,7 +21,6 @@ from lepton_ai.errors import (
 from lepton_ai.proto.v1.storage_pb2 import Chunk, CommitObjectRequest
 from lepton_runtime import keys
 from lepton_storage.chunks import Chunks
-from lepton_storage.disk import Disk
 from lepton_storage.placement import ranked
 from lepton_storage.sealing import Plain
 
@@ -99,7 +98,7 @@ def test_chunks_of_no_object_go_when_they_are_old(tmp_path: Path) -> None:
 
 def test_a_chunk_that_is_stored_again_is_young(tmp_path: Path) -> None:
     async def scenario() -> None:
-        disk, content = Chunks(Disk(tmp_path, 0), Plain()), b"again"
+        disk, content = Chunks(disk_on(tmp_path), Plain()), b"again"
         await disk.write(digest(content), content, "team")
         (path,) = (tmp_path / "chunks").glob("*/*")
         os.utime(path, (0, 0))
