@@ -27,6 +27,7 @@ __all__ = [
     "arrays_to_split",
     "check_split",
     "header_length",
+    "make_header",
     "parse_header",
     "read_split",
 ]
@@ -155,6 +156,24 @@ def parse_header(header: bytes) -> dict[str, Place]:
         raise DataError(
             "the object is not a safetensors file of known dtypes", hint=_ALLOWED
         ) from None
+
+
+def make_header(columns: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """What a split's file begins with, up to the first column.
+
+    Args:
+        columns: Each column's dtype, as NumPy names it, and shape; first axis the rows. They follow
+            each other in the file in this order.
+    """
+    entries: dict[str, Any] = {}
+    end = 0
+    for name, (dtype, shape) in columns.items():
+        start, end = end, end + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        code = next(code for code, known in _DTYPES.items() if known == dtype)
+        entries[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % HEADER_LENGTH_BYTES)
+    return len(text).to_bytes(HEADER_LENGTH_BYTES, "little") + text
 
 
 def check_split(split: Split, places: Mapping[str, Place]) -> None:

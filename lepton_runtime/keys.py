@@ -19,6 +19,7 @@ __all__ = [
     "RETENTION",
     "REVOKED_KEYS",
     "ROOT",
+    "SHARDS",
     "TASKS",
     "TASK_STATUS",
     "TENANT_KEYS",
@@ -36,6 +37,8 @@ __all__ = [
     "quota",
     "retention",
     "revoked_key",
+    "shard",
+    "shards",
     "task",
     "task_status",
     "tenant_key",
@@ -59,6 +62,7 @@ RETENTION = f"{ROOT}/retention/"
 QUOTAS = f"{ROOT}/quotas/"
 TENANT_KEYS = f"{ROOT}/tenant_keys/"
 CHECKPOINTS = f"{ROOT}/checkpoints/"
+SHARDS = f"{ROOT}/shards/"
 REVOKED_KEYS = f"{ROOT}/revoked_keys/"
 ELECTION = f"{ROOT}/election/scheduler"
 
@@ -76,6 +80,16 @@ def job(job_id: str) -> str:
 def checkpoints(job_id: str) -> str:
     """The checkpoints of a job."""
     return f"{CHECKPOINTS}{job_id}"
+
+
+def shards(job_id: str) -> str:
+    """Below which a job's shards are."""
+    return f"{SHARDS}{job_id}/"
+
+
+def shard(job_id: str, number: int) -> str:
+    """A shard of a job; numbers are padded so that keys sort as shards do."""
+    return f"{shards(job_id)}{number:08d}"
 
 
 def job_key(tenant: str, idempotency_key: str) -> str:

@@ -84,6 +84,22 @@ def show(
 
 
 @datasets_app.command()
+def download(
+    dataset: Annotated[str, typer.Argument(help="NAME or NAME:VERSION.")],
+    path: Annotated[Path, typer.Argument(help="A file that ends in .npz.")],
+    split: Annotated[str, typer.Option(help="Which one.")] = "train",
+) -> None:
+    """Fetch a split as NumPy arrays, one a column."""
+    import numpy as np
+
+    if path.suffix != ".npz":
+        raise InvalidArgumentError(f"{path} is no .npz file", hint="such as rows.npz")
+    with Cluster() as cluster:
+        arrays = cluster.rows(dataset, split=split)
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+@datasets_app.command()
 def delete(dataset: Annotated[str, typer.Argument(help="NAME:VERSION.")]) -> None:
     """Forget a version that no job still needs."""
     name, version = pinned_version(dataset)
@@ -93,6 +109,9 @@ def delete(dataset: Annotated[str, typer.Argument(help="NAME:VERSION.")]) -> Non
 
 def _print(dataset: storage_pb2.Dataset) -> None:
     print(f"{dataset.name}:{dataset.version}, made {age_text(dataset.created_at)} ago")
+    if dataset.HasField("origin"):
+        origin = dataset.origin
+        print(f"what {origin.model} made of {origin.dataset}, by job {origin.job_id}")
     print_table(
         ("SPLIT", "ROWS", "COLUMN", "TYPE", "SHAPE OF A ROW", "OBJECT"),
         [

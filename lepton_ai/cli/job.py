@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from datetime import UTC
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +21,7 @@ from lepton_ai.proto.v1 import job_pb2, task_pb2
 __all__ = ["job_app"]
 
 job_app = typer.Typer(help="Look at one job, take its results, or stop it.", no_args_is_help=True)
+_OF_CLASS = re.compile(r"(.+)\[(\d+)\]")
 JobId = Annotated[str, typer.Argument(help="Id of a job, as 'lepton jobs' lists it.")]
 
 
@@ -39,6 +42,7 @@ def show(job: JobId, as_json: Json = False) -> None:
             for step in found.history
         ],
     )
+    _print_metrics(found.result.metrics)
     if tasks:
         print_table(("TASK", "NODE", "ATTEMPT", "STATE", "REASON"), map(_standing, tasks))
 
@@ -74,8 +78,33 @@ def _facts(job: job_pb2.Job) -> list[tuple[str, str]]:
         ("labels", ", ".join(f"{name}={text}" for name, text in sorted(job.spec.labels.items()))),
         ("priority", str(job.spec.priority or "")),
         ("time limit", f"{job.spec.time_limit_s} s" if job.spec.time_limit_s else ""),
+        ("model", job.spec.score.model),
+        ("reads", _reads(job.spec)),
+        ("result", job.result.dataset),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _reads(spec: job_pb2.JobSpec) -> str:
+    """The dataset and split that a job reads; nothing for a program."""
+    work = spec.score if spec.HasField("score") else spec.train
+    return f"{work.dataset} {work.split}".strip()
+
+
+def _print_metrics(metrics: Mapping[str, float]) -> None:
+    """Print what was measured of all rows, then of those of each class."""
+    of_class = {name: _OF_CLASS.fullmatch(name) for name in metrics}
+    overall = sorted(name for name, found in of_class.items() if not found)
+    if overall:
+        print_table(("METRIC", "ALL ROWS"), [(name, f"{metrics[name]:.6g}") for name in overall])
+    kinds = sorted({found[1] for found in of_class.values() if found})
+    if kinds:
+        classes = sorted({int(found[2]) for found in of_class.values() if found})
+        rows = [[f"{metrics.get(f'{kind}[{each}]', 0):.6g}" for kind in kinds] for each in classes]
+        print_table(
+            ("CLASS", *(kind.upper() for kind in kinds)),
+            [(str(each), *row) for each, row in zip(classes, rows, strict=True)],
+        )
 
 
 def _standing(pair: tuple[task_pb2.Task, task_pb2.TaskStatus]) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""`lepton submit`, `jobs`, `job` and `logs`: work that ends."""
+"""`lepton submit`, `sweep`, `jobs`, `job` and `logs`: work that ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,20 @@ from lepton_ai.cli.arguments import (
     parse_space,
 )
 from lepton_ai.cli.job import job_app
+from lepton_ai.cli.job_options import (
+    Cpus,
+    Gpus,
+    JobKey,
+    Memory,
+    Priority,
+    StallLimit,
+    TimeLimit,
+    Wait,
+    Workers,
+    submitted,
+)
 from lepton_ai.cli.output import age_text, print_json, print_table
+from lepton_ai.cli.scoring import batch_predict, evaluate
 from lepton_ai.cluster.jobs import JobOptions
 from lepton_ai.cluster.progress import state_text
 from lepton_ai.cluster.sweeping import Trial
@@ -28,27 +41,13 @@ from lepton_ai.proto.v1 import job_pb2
 
 __all__ = ["add_jobs"]
 
-Workers = Annotated[str, typer.Option(help="The most, or FEWEST:MOST.")]
-Cpus = Annotated[float, typer.Option(min=0, help="Processor cores for each worker.")]
-Memory = Annotated[str, typer.Option(help="For each worker, such as 4GiB; more ends it.")]
-Gpus = Annotated[int, typer.Option(min=0, help="Accelerators for each worker.")]
-Priority = Annotated[
-    int, typer.Option(min=-100, max=100, help="Less urgent jobs make room for it.")
-]
-StallLimit = Annotated[
-    str, typer.Option(help="Such as 10m without any step; then ranks are replaced. 0: 5 minutes.")
-]
-TimeLimit = Annotated[str, typer.Option(help="Such as 2h or 90m; then it fails.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Follow it to its end.")]
-JobKey = Annotated[
-    str, typer.Option(help="Submitting with the same one again makes no second job.")
-]
-
 
 def add_jobs(app: typer.Typer) -> None:
     """Add the commands about jobs."""
     app.command()(submit)
     app.command()(sweep)
+    app.command()(evaluate)
+    app.command("batch-predict")(batch_predict)
     app.command("jobs")(list_jobs)
     app.command()(logs)
     app.add_typer(job_app, name="job")
@@ -125,7 +124,7 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
             raise InvalidArgumentError(
                 f"{file} declares a model, and no data is named", hint="add --dataset"
             )
-        _submitted(cluster, job, wait)
+        submitted(cluster, job, wait)
 
 
 def sweep(  # noqa: PLR0917 - options, which typer passes by name
@@ -227,12 +226,6 @@ def logs(
                 print(f"[{line.rank}] {line.text}", flush=True)
 
 
-def _submitted(cluster: Cluster, job: job_pb2.Job, wait: bool) -> None:
-    print(job.id, flush=True)
-    if wait:
-        print(state_text(cluster.wait(job).state))
-
-
 def _trial_text(trial: Trial) -> str:
     values = " ".join(f"{name}={value}" for name, value in trial.parameters.items())
     score = "failed" if trial.score is None else f"{trial.score:g}"
@@ -243,4 +236,7 @@ def _work_text(spec: job_pb2.JobSpec) -> str:
     """What a job does, in a word or two."""
     if spec.HasField("script"):
         return spec.script.entry
+    if spec.HasField("score"):
+        verb = "predict" if spec.score.output else "evaluate"
+        return f"{verb} {spec.score.model} on {spec.score.dataset}"
     return f"train on {spec.train.dataset}"

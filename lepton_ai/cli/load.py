@@ -12,9 +12,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_ai.cluster.endpoint import batches_of
 from lepton_ai.cluster.profile import Profile
 from lepton_ai.cluster.sync import Endpoint
+from lepton_ai.oip import batches_of
 from lepton_ai.oip.messages import MODEL_INFER, decode_infer_answer, encode_infer_request
 from lepton_ai.oip.tensor import Tensor
 

@@ -550,6 +550,31 @@ class AsyncCluster(AsyncJobs):
             request = storage_pb2.GetDatasetRequest(name=name, version=version)
             return (await self._storage.GetDataset(request, timeout=_CALL_S)).dataset
 
+    async def rows(
+        self, dataset: str, start: int = 0, stop: int | None = None, *, split: str = "train"
+    ) -> dict[str, NDArray[Any]]:
+        """Rows of a stored dataset, by column; only these are fetched.
+
+        Args:
+            dataset: ``"name"`` for the newest version, or ``"name:3"``.
+            start: The first row.
+            stop: The first row that is left out; None for all to the end.
+            split: Of the dataset.
+
+        Raises:
+            NotFoundError: There is no such dataset, version or split.
+            InvalidArgumentError: There are no such rows.
+        """
+        name, _, version = dataset.partition(":")
+        if version and not version.isdigit():
+            raise InvalidArgumentError(f"version {version!r} is no number", hint="such as 'd:3'")
+        splits = {each.name: each for each in (await self.dataset(name, int(version or 0))).splits}
+        if split not in splits:
+            known = ", ".join(sorted(splits))
+            raise NotFoundError(f"dataset {dataset!r} has no split {split!r}", hint=known)
+        found = splits[split]
+        return await self._objects.get_rows(found, start, found.rows if stop is None else stop)
+
     async def _until_ready(self, name: str, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):

@@ -184,6 +184,62 @@ class AsyncJobs:
         key = options.get("idempotency_key", "")
         return await self.submit_spec(_spec(options, script=work), key)
 
+    async def submit_evaluation(
+        self, model: str, dataset: str, *, split: str = "", **options: Unpack[JobOptions]
+    ) -> job_pb2.Job:
+        """Measure a published model on a stored dataset, without waiting for it.
+
+        The ended job's ``result.metrics`` has the loss, without class weights, and the model's own
+        metrics over all rows; and where it tells classes apart, for each of them precision, recall,
+        F1 and the number of rows, such as ``"recall[3]"``.
+
+        Args:
+            model: ``"name"`` for the newest version, ``"name:3"`` or ``"name@alias"``.
+            dataset: ``"name"`` or ``"name:version"``, with columns x and y.
+            split: Of the dataset; by default "test" where there is one, else "train".
+            options: See `JobOptions`. Workers come and go without a row done twice or left out.
+
+        Raises:
+            InvalidArgumentError: The model names no loss, or the split has no labels.
+            NotFoundError: There is no such model, dataset or split.
+        """
+        score = job_pb2.ScoreSpec(model=model, dataset=dataset, split=split)
+        key = options.get("idempotency_key", "")
+        return await self.submit_spec(_spec(options, score=score), key)
+
+    async def submit_prediction(
+        self,
+        model: str,
+        dataset: str,
+        output: str,
+        *,
+        split: str = "",
+        **options: Unpack[JobOptions],
+    ) -> job_pb2.Job:
+        """Store what a published model makes of a stored dataset, without waiting for it.
+
+        The outputs become the next version of the dataset `output`, with a column for each, in the
+        order of the input's rows; the ended job's ``result.dataset`` names it. Of the data no more
+        is in a worker's memory than the rows that it does at a time.
+
+        Args:
+            model: ``"name"`` for the newest version, ``"name:3"`` or ``"name@alias"``.
+            dataset: ``"name"`` or ``"name:version"``. A model of one input takes column x, one of
+                several takes the columns of their names.
+            output: Name of the dataset that holds the outputs.
+            split: Of the dataset; by default "test" where there is one, else "train". The outputs
+                are a split of the same name.
+            options: See `JobOptions`. Workers come and go without a row done twice or left out.
+
+        Raises:
+            InvalidArgumentError: A name is outside the pattern.
+            NotFoundError: There is no such model, dataset or split.
+        """
+        check_name("dataset", output)
+        score = job_pb2.ScoreSpec(model=model, dataset=dataset, split=split, output=output)
+        key = options.get("idempotency_key", "")
+        return await self.submit_spec(_spec(options, score=score), key)
+
     async def submit_spec(self, spec: job_pb2.JobSpec, idempotency_key: str = "") -> job_pb2.Job:
         """Submit a job as the protocol spells it; a lost answer makes no second one."""
         check_room(spec.workers.max, await self._workers())
@@ -312,7 +368,7 @@ class AsyncJobs:
             return (await self._scheduler.GetJob(request, timeout=_CALL_S)).job
 
     async def job_tasks(self, job_id: str) -> list[tuple[task_pb2.Task, task_pb2.TaskStatus]]:
-        """Where the lighthouse and ranks of a job are, and how far each is.
+        """Where the ranks of a job and its lighthouse are, and how far each is.
 
         Raises:
             NotFoundError: There is no job with this id.
@@ -397,6 +453,7 @@ def _spec(
     *,
     train: job_pb2.TrainSpec | None = None,
     script: job_pb2.ScriptSpec | None = None,
+    score: job_pb2.ScoreSpec | None = None,
 ) -> job_pb2.JobSpec:
     workers = options.get("workers", 1)
     return job_pb2.JobSpec(
@@ -413,6 +470,7 @@ def _spec(
         stall_limit_s=options.get("stall_limit_s", 0),
         train=train,
         script=script,
+        score=score,
     )
 
 

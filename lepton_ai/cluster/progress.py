@@ -75,7 +75,9 @@ class TrainingBar(_Bar):
         ranks = f"{progress.participants} workers, {progress.samples_per_s:,.0f} samples/s"
         self._bar.update(
             self._task,
-            description=f"epoch {progress.epoch}/{progress.total_epochs}",
+            description=f"epoch {progress.epoch}/{progress.total_epochs}"
+            if progress.total_epochs
+            else f"shard {progress.step}/{progress.total_steps}",
             completed=progress.step,
             total=progress.total_steps,
             detail=f"{ranks}  {metrics_text(progress.metrics)}",

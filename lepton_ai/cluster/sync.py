@@ -244,6 +244,12 @@ class Cluster:
         """A dataset's version, or the newest for 0."""
         return self._loop.run(self._inner.dataset(name, version))
 
+    def rows(
+        self, dataset: str, start: int = 0, stop: int | None = None, *, split: str = "train"
+    ) -> dict[str, NDArray[Any]]:
+        """Rows of a stored dataset, by column; only these are fetched."""
+        return self._loop.run(self._inner.rows(dataset, start, stop, split=split))
+
     def upload(self, name: str, splits: Splits, *, replication: int = 0) -> storage_pb2.Dataset:
         """Store arrays as the next version of a dataset."""
         return self._loop.run(self._inner.upload(name, splits, replication=replication))
@@ -295,6 +301,26 @@ class Cluster:
         """Run a program of your own on workers as torchrun would, without waiting for it."""
         return self._loop.run(
             self._inner.submit_script(script, arguments, folder=folder, **options)
+        )
+
+    def submit_evaluation(
+        self, model: str, dataset: str, *, split: str = "", **options: Unpack[JobOptions]
+    ) -> job_pb2.Job:
+        """Measure a published model on a stored dataset, without waiting for it."""
+        return self._loop.run(self._inner.submit_evaluation(model, dataset, split=split, **options))
+
+    def submit_prediction(
+        self,
+        model: str,
+        dataset: str,
+        output: str,
+        *,
+        split: str = "",
+        **options: Unpack[JobOptions],
+    ) -> job_pb2.Job:
+        """Store what a published model makes of a stored dataset, without waiting for it."""
+        return self._loop.run(
+            self._inner.submit_prediction(model, dataset, output, split=split, **options)
         )
 
     def sweep(
@@ -356,7 +382,7 @@ class Cluster:
         return self._loop.run(self._inner.job(job_id))
 
     def job_tasks(self, job_id: str) -> list[tuple[task_pb2.Task, task_pb2.TaskStatus]]:
-        """Where the lighthouse and ranks of a job are, and how far each is."""
+        """Where the ranks of a job and its lighthouse are, and how far each is."""
         return self._loop.run(self._inner.job_tasks(job_id))
 
     def jobs(self) -> list[job_pb2.Job]:

@@ -9,6 +9,7 @@ A step is three calls, so that a distributed trainer can reduce gradients in bet
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -195,7 +196,10 @@ class Meter:
             self._flush()
         results = {"loss": self._loss_sum / max(1, self._samples)}
         for name, metric in self._metrics.items():
-            results[name] = float(metric.compute())
+            with warnings.catch_warnings():
+                # It may have nothing but what came from other meters.
+                warnings.filterwarnings("ignore", ".* was called before the ``update`` method")
+                results[name] = float(metric.compute())
             metric.reset()
         self._loss_sum, self._samples = 0.0, 0
         return results
@@ -225,6 +229,17 @@ class Meter:
                     setattr(metric, part, value if found is None else found.clone())
                 else:
                     setattr(metric, part, [] if found is None else [found])
+
+    def merge(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take in what another meter's `state` returned, beside what was taken in here."""
+        loss_sum, samples = tensors[_LOSS].tolist()
+        self._loss_sum, self._samples = self._loss_sum + loss_sum, self._samples + int(samples)
+        for name, metric in self._metrics.items():
+            parts: dict[str, Tensor | list[Tensor]] = {}
+            for part, value in metric.metric_state.items():
+                found = tensors[f"{name}.{part}"]
+                parts[part] = found if isinstance(value, Tensor) else [found]
+            metric.merge_state(parts)
 
     def _flush(self) -> None:
         losses, outputs, targets = zip(*self._pending, strict=True)

@@ -6,6 +6,7 @@ binary tensor extension Triton's `extension_binary_data`.
 """
 
 from lepton_ai.oip.datatypes import datatype_of, numpy_dtype
+from lepton_ai.oip.rows import as_tensor, batches_of
 from lepton_ai.oip.tensor import (
     Tensor,
     decode_raw,
@@ -17,6 +18,8 @@ from lepton_ai.oip.tensor import (
 
 __all__ = [
     "Tensor",
+    "as_tensor",
+    "batches_of",
     "datatype_of",
     "decode_raw",
     "encode_raw",

@@ -15,8 +15,9 @@ from lepton_scheduler.actions import (
     UpdateJob,
     UpdateTask,
 )
-from lepton_scheduler.cluster import ENDED, Cluster
+from lepton_scheduler.cluster import ENDED, Cluster, job_of
 from lepton_scheduler.core import decide
+from lepton_scheduler.elastic import rank_of
 
 MODELS = {
     ("digits", number): storage_pb2.Model(name="digits", version=number, onnx_object=f"b3-{number}")
@@ -79,7 +80,7 @@ class Simulation:
         job.spec.workers.min, job.spec.workers.max = least, least + self.random.randint(0, 2)
         job.spec.resources.cpus = 1.0
         job.spec.priority = self.random.randint(0, 2)
-        work = job.spec.script if number % 3 == 2 else job.spec.train
+        work = (job.spec.train, job.spec.score, job.spec.script)[number % 3]
         work.SetInParent()
         job.created_at.FromSeconds(number + 1)
         self.cluster.jobs[job.id] = job
@@ -170,11 +171,11 @@ class Simulation:
         if task.HasField("script"):
             done = state == running and self.random.random() < 0.2
             return task_pb2.TASK_STATE_SUCCEEDED if done else state
-        if not task.HasField("trainer"):
+        if task.HasField("lighthouse") or task.HasField("replica"):
             return state
         if state == running and self.random.random() < 0.2:
             return task_pb2.TASK_STATE_TRAINED
-        if state == task_pb2.TASK_STATE_TRAINED and task.trainer.publish:
+        if state == task_pb2.TASK_STATE_TRAINED and rank_of(task).publish:
             return task_pb2.TASK_STATE_SUCCEEDED
         return state
 
@@ -251,7 +252,7 @@ class Simulation:
             homes[task.id] += not task.HasField("replica")
         assert all(cpus <= CPUS for cpus in used.values()), f"capacity exceeded: {dict(used)}"
         assert all(count <= 1 for count in homes.values()), f"placed twice: {homes}"
-        publishers = Counter(t.trainer.job_id for t in self.cluster.alive() if t.trainer.publish)
+        publishers = Counter(job_of(task) for task in self.cluster.alive() if rank_of(task).publish)
         assert all(count == 1 for count in publishers.values()), f"two publish: {publishers}"
         worlds = defaultdict[str, set[tuple[int, int]]](set)
         for task in self.cluster.tasks.values():

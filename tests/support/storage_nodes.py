@@ -27,7 +27,7 @@ from lepton_storage.healing import Healer
 from lepton_storage.maintenance import Chore, Maintenance
 from lepton_storage.manifests import Manifests
 from lepton_storage.members import Members
-from lepton_storage.outliving import CheckpointSweeper
+from lepton_storage.outliving import JobSweeper
 from lepton_storage.placement import StorageNode
 from lepton_storage.quotas import Quotas
 from lepton_storage.records import Records
@@ -229,7 +229,7 @@ def _chores(
     return [
         nodes.records[name],
         nodes.quotas,
-        CheckpointSweeper(nodes.state, manifests),
+        JobSweeper(nodes.state, manifests),
         Forgetter(nodes.state, manifests, clock, UNNAMED_AGE_S),
         Collector(name, chunks, clock, GARBAGE_AGE_S),
         healer,

@@ -86,6 +86,20 @@ class ScriptSpec(_message.Message):
     arguments: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, source_object: _Optional[str] = ..., entry: _Optional[str] = ..., arguments: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ScoreSpec(_message.Message):
+    __slots__ = ("model", "dataset", "split", "output", "shard_rows")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ROWS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    dataset: str
+    split: str
+    output: str
+    shard_rows: int
+    def __init__(self, model: _Optional[str] = ..., dataset: _Optional[str] = ..., split: _Optional[str] = ..., output: _Optional[str] = ..., shard_rows: _Optional[int] = ...) -> None: ...
+
 class Checkpoint(_message.Message):
     __slots__ = ("job_id", "step", "object_id", "created_at")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -105,7 +119,7 @@ class Checkpoints(_message.Message):
     def __init__(self, newest_first: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("name", "workers", "resources", "priority", "time_limit_s", "labels", "stall_limit_s", "train", "script")
+    __slots__ = ("name", "workers", "resources", "priority", "time_limit_s", "labels", "stall_limit_s", "train", "script", "score")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +136,7 @@ class JobSpec(_message.Message):
     STALL_LIMIT_S_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     SCRIPT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
     name: str
     workers: WorkerRange
     resources: _node_pb2.Resources
@@ -131,7 +146,8 @@ class JobSpec(_message.Message):
     stall_limit_s: int
     train: TrainSpec
     script: ScriptSpec
-    def __init__(self, name: _Optional[str] = ..., workers: _Optional[_Union[WorkerRange, _Mapping]] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., priority: _Optional[int] = ..., time_limit_s: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., stall_limit_s: _Optional[int] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., script: _Optional[_Union[ScriptSpec, _Mapping]] = ...) -> None: ...
+    score: ScoreSpec
+    def __init__(self, name: _Optional[str] = ..., workers: _Optional[_Union[WorkerRange, _Mapping]] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., priority: _Optional[int] = ..., time_limit_s: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., stall_limit_s: _Optional[int] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., script: _Optional[_Union[ScriptSpec, _Mapping]] = ..., score: _Optional[_Union[ScoreSpec, _Mapping]] = ...) -> None: ...
 
 class JobFile(_message.Message):
     __slots__ = ("path", "object_id", "size_bytes")
@@ -144,7 +160,7 @@ class JobFile(_message.Message):
     def __init__(self, path: _Optional[str] = ..., object_id: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class JobResult(_message.Message):
-    __slots__ = ("weights_object", "model_version", "history", "files", "metrics")
+    __slots__ = ("weights_object", "model_version", "history", "files", "metrics", "dataset")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -157,12 +173,14 @@ class JobResult(_message.Message):
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
     weights_object: str
     model_version: int
     history: str
     files: _containers.RepeatedCompositeFieldContainer[JobFile]
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, weights_object: _Optional[str] = ..., model_version: _Optional[int] = ..., history: _Optional[str] = ..., files: _Optional[_Iterable[_Union[JobFile, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    dataset: str
+    def __init__(self, weights_object: _Optional[str] = ..., model_version: _Optional[int] = ..., history: _Optional[str] = ..., files: _Optional[_Iterable[_Union[JobFile, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., dataset: _Optional[str] = ...) -> None: ...
 
 class JobTransition(_message.Message):
     __slots__ = ("state", "reason", "attempt", "at")

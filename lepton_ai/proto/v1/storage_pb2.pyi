@@ -61,21 +61,35 @@ class Split(_message.Message):
     columns: _containers.RepeatedCompositeFieldContainer[Column]
     def __init__(self, name: _Optional[str] = ..., object_id: _Optional[str] = ..., rows: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
 
+class DatasetOrigin(_message.Message):
+    __slots__ = ("job_id", "model", "dataset", "dataset_object")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    DATASET_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    model: str
+    dataset: str
+    dataset_object: str
+    def __init__(self, job_id: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_object: _Optional[str] = ...) -> None: ...
+
 class Dataset(_message.Message):
-    __slots__ = ("name", "version", "splits", "tenant", "created_at", "deleted_at")
+    __slots__ = ("name", "version", "splits", "tenant", "created_at", "deleted_at", "origin")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SPLITS_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     DELETED_AT_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     splits: _containers.RepeatedCompositeFieldContainer[Split]
     tenant: str
     created_at: _timestamp_pb2.Timestamp
     deleted_at: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., tenant: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    origin: DatasetOrigin
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., tenant: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., origin: _Optional[_Union[DatasetOrigin, _Mapping]] = ...) -> None: ...
 
 class ModelVariant(_message.Message):
     __slots__ = ("kind", "onnx_object", "agreement")
@@ -381,12 +395,16 @@ class HasChunksResponse(_message.Message):
     def __init__(self, hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class CreateDatasetRequest(_message.Message):
-    __slots__ = ("name", "splits")
+    __slots__ = ("name", "splits", "origin", "writer")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPLITS_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
     name: str
     splits: _containers.RepeatedCompositeFieldContainer[Split]
-    def __init__(self, name: _Optional[str] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ...) -> None: ...
+    origin: DatasetOrigin
+    writer: _task_pb2.Task
+    def __init__(self, name: _Optional[str] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ..., origin: _Optional[_Union[DatasetOrigin, _Mapping]] = ..., writer: _Optional[_Union[_task_pb2.Task, _Mapping]] = ...) -> None: ...
 
 class CreateDatasetResponse(_message.Message):
     __slots__ = ("dataset",)

@@ -28,7 +28,7 @@ from lepton_ai.proto.v1 import job_pb2 as lepton__ai_dot_proto_dot_v1_dot_job__p
 from lepton_ai.proto.v1 import node_pb2 as lepton__ai_dot_proto_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlepton_ai/proto/v1/task.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lepton_ai/proto/v1/deployment.proto\x1a\x1clepton_ai/proto/v1/job.proto\x1a\x1dlepton_ai/proto/v1/node.proto\"\x98\x01\n\x0bTrainerTask\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.TrainSpec\x12\x1a\n\x12lighthouse_task_id\x18\x04 \x01(\t\x12\x0f\n\x07publish\x18\x05 \x01(\x08\x12\x11\n\tmin_ranks\x18\x06 \x01(\x05\"\xf1\x01\n\nScriptTask\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x12\n\nworld_size\x18\x03 \x01(\x05\x12\x12\n\nlocal_rank\x18\x04 \x01(\x05\x12\x18\n\x10local_world_size\x18\x05 \x01(\x05\x12\x12\n\ngroup_rank\x18\x06 \x01(\x05\x12\x18\n\x10group_world_size\x18\x07 \x01(\x05\x12,\n\x04spec\x18\x08 \x01(\x0b\x32\x1e.lepton_ai.proto.v1.ScriptSpec\x12\x15\n\rstore_task_id\x18\t \x01(\t\x12\x10\n\x08restarts\x18\n \x01(\x03\"3\n\x0eLighthouseTask\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tmin_ranks\x18\x02 \x01(\x05\"\x8c\x01\n\x0bReplicaStep\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12;\n\x06inputs\x18\x02 \x03(\x0b\x32+.lepton_ai.proto.v1.ReplicaStep.InputsEntry\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb9\x01\n\x0bReplicaTask\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x11\n\tobject_id\x18\x04 \x01(\t\x12\x33\n\x07options\x18\x14 \x01(\x0b\x32\".lepton_ai.proto.v1.ServingOptions\x12.\n\x05steps\x18\x15 \x03(\x0b\x32\x1f.lepton_ai.proto.v1.ReplicaStep\"\xdd\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x18\n\x10node_incarnation\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x03\x12\x15\n\rfencing_token\x18\x05 \x01(\x03\x12\x30\n\tresources\x18\x06 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\x12-\n\tplaced_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fplaced_revision\x18\x1e \x01(\x03\x12\x10\n\x08\x66\x61ilures\x18\x1f \x01(\x05\x12\x0e\n\x06losses\x18  \x01(\x05\x12\x32\n\x07trainer\x18\n \x01(\x0b\x32\x1f.lepton_ai.proto.v1.TrainerTaskH\x00\x12\x38\n\nlighthouse\x18\x0b \x01(\x0b\x32\".lepton_ai.proto.v1.LighthouseTaskH\x00\x12\x32\n\x07replica\x18\x0c \x01(\x0b\x32\x1f.lepton_ai.proto.v1.ReplicaTaskH\x00\x12\x30\n\x06script\x18\r \x01(\x0b\x32\x1e.lepton_ai.proto.v1.ScriptTaskH\x00\x42\x06\n\x04work\"\x81\x02\n\nTaskStatus\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.lepton_ai.proto.v1.TaskState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nuser_error\x18\x06 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12-\n\x06result\x18\x08 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.JobResult\x12.\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xb9\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATE_STARTING\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x16\n\x12TASK_STATE_TRAINED\x10\x03\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x15\n\x11TASK_STATE_FAILED\x10\x05\x12\x16\n\x12TASK_STATE_STALLED\x10\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlepton_ai/proto/v1/task.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lepton_ai/proto/v1/deployment.proto\x1a\x1clepton_ai/proto/v1/job.proto\x1a\x1dlepton_ai/proto/v1/node.proto\"\x98\x01\n\x0bTrainerTask\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.TrainSpec\x12\x1a\n\x12lighthouse_task_id\x18\x04 \x01(\t\x12\x0f\n\x07publish\x18\x05 \x01(\x08\x12\x11\n\tmin_ranks\x18\x06 \x01(\x05\"\xf1\x01\n\nScriptTask\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x12\n\nworld_size\x18\x03 \x01(\x05\x12\x12\n\nlocal_rank\x18\x04 \x01(\x05\x12\x18\n\x10local_world_size\x18\x05 \x01(\x05\x12\x12\n\ngroup_rank\x18\x06 \x01(\x05\x12\x18\n\x10group_world_size\x18\x07 \x01(\x05\x12,\n\x04spec\x18\x08 \x01(\x0b\x32\x1e.lepton_ai.proto.v1.ScriptSpec\x12\x15\n\rstore_task_id\x18\t \x01(\t\x12\x10\n\x08restarts\x18\n \x01(\x03\"g\n\tScoreTask\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.ScoreSpec\x12\x0f\n\x07publish\x18\x04 \x01(\x08\"\x84\x01\n\x05Shard\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x18\n\x10node_incarnation\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x03\x12\x17\n\x0fplaced_revision\x18\x05 \x01(\x03\x12\x15\n\rresult_object\x18\x06 \x01(\t\"3\n\x0eLighthouseTask\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tmin_ranks\x18\x02 \x01(\x05\"\x8c\x01\n\x0bReplicaStep\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12;\n\x06inputs\x18\x02 \x03(\x0b\x32+.lepton_ai.proto.v1.ReplicaStep.InputsEntry\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb9\x01\n\x0bReplicaTask\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x11\n\tobject_id\x18\x04 \x01(\t\x12\x33\n\x07options\x18\x14 \x01(\x0b\x32\".lepton_ai.proto.v1.ServingOptions\x12.\n\x05steps\x18\x15 \x03(\x0b\x32\x1f.lepton_ai.proto.v1.ReplicaStep\"\x8d\x04\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x18\n\x10node_incarnation\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x03\x12\x15\n\rfencing_token\x18\x05 \x01(\x03\x12\x30\n\tresources\x18\x06 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\x12-\n\tplaced_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fplaced_revision\x18\x1e \x01(\x03\x12\x10\n\x08\x66\x61ilures\x18\x1f \x01(\x05\x12\x0e\n\x06losses\x18  \x01(\x05\x12\x32\n\x07trainer\x18\n \x01(\x0b\x32\x1f.lepton_ai.proto.v1.TrainerTaskH\x00\x12\x38\n\nlighthouse\x18\x0b \x01(\x0b\x32\".lepton_ai.proto.v1.LighthouseTaskH\x00\x12\x32\n\x07replica\x18\x0c \x01(\x0b\x32\x1f.lepton_ai.proto.v1.ReplicaTaskH\x00\x12\x30\n\x06script\x18\r \x01(\x0b\x32\x1e.lepton_ai.proto.v1.ScriptTaskH\x00\x12.\n\x05score\x18\x0e \x01(\x0b\x32\x1d.lepton_ai.proto.v1.ScoreTaskH\x00\x42\x06\n\x04work\"\x81\x02\n\nTaskStatus\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.lepton_ai.proto.v1.TaskState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nuser_error\x18\x06 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12-\n\x06result\x18\x08 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.JobResult\x12.\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xb9\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATE_STARTING\x10\x01\x12\x16\n\x12TASK_STATE_RUNNING\x10\x02\x12\x16\n\x12TASK_STATE_TRAINED\x10\x03\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x15\n\x11TASK_STATE_FAILED\x10\x05\x12\x16\n\x12TASK_STATE_STALLED\x10\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,22 +37,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REPLICASTEP_INPUTSENTRY']._loaded_options = None
   _globals['_REPLICASTEP_INPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_TASKSTATE']._serialized_start=1708
-  _globals['_TASKSTATE']._serialized_end=1893
+  _globals['_TASKSTATE']._serialized_start=1996
+  _globals['_TASKSTATE']._serialized_end=2181
   _globals['_TRAINERTASK']._serialized_start=185
   _globals['_TRAINERTASK']._serialized_end=337
   _globals['_SCRIPTTASK']._serialized_start=340
   _globals['_SCRIPTTASK']._serialized_end=581
-  _globals['_LIGHTHOUSETASK']._serialized_start=583
-  _globals['_LIGHTHOUSETASK']._serialized_end=634
-  _globals['_REPLICASTEP']._serialized_start=637
-  _globals['_REPLICASTEP']._serialized_end=777
-  _globals['_REPLICASTEP_INPUTSENTRY']._serialized_start=732
-  _globals['_REPLICASTEP_INPUTSENTRY']._serialized_end=777
-  _globals['_REPLICATASK']._serialized_start=780
-  _globals['_REPLICATASK']._serialized_end=965
-  _globals['_TASK']._serialized_start=968
-  _globals['_TASK']._serialized_end=1445
-  _globals['_TASKSTATUS']._serialized_start=1448
-  _globals['_TASKSTATUS']._serialized_end=1705
+  _globals['_SCORETASK']._serialized_start=583
+  _globals['_SCORETASK']._serialized_end=686
+  _globals['_SHARD']._serialized_start=689
+  _globals['_SHARD']._serialized_end=821
+  _globals['_LIGHTHOUSETASK']._serialized_start=823
+  _globals['_LIGHTHOUSETASK']._serialized_end=874
+  _globals['_REPLICASTEP']._serialized_start=877
+  _globals['_REPLICASTEP']._serialized_end=1017
+  _globals['_REPLICASTEP_INPUTSENTRY']._serialized_start=972
+  _globals['_REPLICASTEP_INPUTSENTRY']._serialized_end=1017
+  _globals['_REPLICATASK']._serialized_start=1020
+  _globals['_REPLICATASK']._serialized_end=1205
+  _globals['_TASK']._serialized_start=1208
+  _globals['_TASK']._serialized_end=1733
+  _globals['_TASKSTATUS']._serialized_start=1736
+  _globals['_TASKSTATUS']._serialized_end=1993
 # @@protoc_insertion_point(module_scope)

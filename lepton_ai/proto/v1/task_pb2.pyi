@@ -70,6 +70,34 @@ class ScriptTask(_message.Message):
     restarts: int
     def __init__(self, job_id: _Optional[str] = ..., rank: _Optional[int] = ..., world_size: _Optional[int] = ..., local_rank: _Optional[int] = ..., local_world_size: _Optional[int] = ..., group_rank: _Optional[int] = ..., group_world_size: _Optional[int] = ..., spec: _Optional[_Union[_job_pb2.ScriptSpec, _Mapping]] = ..., store_task_id: _Optional[str] = ..., restarts: _Optional[int] = ...) -> None: ...
 
+class ScoreTask(_message.Message):
+    __slots__ = ("job_id", "rank", "spec", "publish")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    PUBLISH_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    rank: int
+    spec: _job_pb2.ScoreSpec
+    publish: bool
+    def __init__(self, job_id: _Optional[str] = ..., rank: _Optional[int] = ..., spec: _Optional[_Union[_job_pb2.ScoreSpec, _Mapping]] = ..., publish: _Optional[bool] = ...) -> None: ...
+
+class Shard(_message.Message):
+    __slots__ = ("task_id", "node_id", "node_incarnation", "attempt", "placed_revision", "result_object")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PLACED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    RESULT_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    node_id: str
+    node_incarnation: str
+    attempt: int
+    placed_revision: int
+    result_object: str
+    def __init__(self, task_id: _Optional[str] = ..., node_id: _Optional[str] = ..., node_incarnation: _Optional[str] = ..., attempt: _Optional[int] = ..., placed_revision: _Optional[int] = ..., result_object: _Optional[str] = ...) -> None: ...
+
 class LighthouseTask(_message.Message):
     __slots__ = ("job_id", "min_ranks")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
@@ -110,7 +138,7 @@ class ReplicaTask(_message.Message):
     def __init__(self, deployment: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., object_id: _Optional[str] = ..., options: _Optional[_Union[_deployment_pb2.ServingOptions, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[ReplicaStep, _Mapping]]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "node_id", "node_incarnation", "attempt", "fencing_token", "resources", "placed_at", "placed_revision", "failures", "losses", "trainer", "lighthouse", "replica", "script")
+    __slots__ = ("id", "node_id", "node_incarnation", "attempt", "fencing_token", "resources", "placed_at", "placed_revision", "failures", "losses", "trainer", "lighthouse", "replica", "script", "score")
     ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +153,7 @@ class Task(_message.Message):
     LIGHTHOUSE_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     SCRIPT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
     id: str
     node_id: str
     node_incarnation: str
@@ -139,7 +168,8 @@ class Task(_message.Message):
     lighthouse: LighthouseTask
     replica: ReplicaTask
     script: ScriptTask
-    def __init__(self, id: _Optional[str] = ..., node_id: _Optional[str] = ..., node_incarnation: _Optional[str] = ..., attempt: _Optional[int] = ..., fencing_token: _Optional[int] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., placed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., placed_revision: _Optional[int] = ..., failures: _Optional[int] = ..., losses: _Optional[int] = ..., trainer: _Optional[_Union[TrainerTask, _Mapping]] = ..., lighthouse: _Optional[_Union[LighthouseTask, _Mapping]] = ..., replica: _Optional[_Union[ReplicaTask, _Mapping]] = ..., script: _Optional[_Union[ScriptTask, _Mapping]] = ...) -> None: ...
+    score: ScoreTask
+    def __init__(self, id: _Optional[str] = ..., node_id: _Optional[str] = ..., node_incarnation: _Optional[str] = ..., attempt: _Optional[int] = ..., fencing_token: _Optional[int] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., placed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., placed_revision: _Optional[int] = ..., failures: _Optional[int] = ..., losses: _Optional[int] = ..., trainer: _Optional[_Union[TrainerTask, _Mapping]] = ..., lighthouse: _Optional[_Union[LighthouseTask, _Mapping]] = ..., replica: _Optional[_Union[ReplicaTask, _Mapping]] = ..., script: _Optional[_Union[ScriptTask, _Mapping]] = ..., score: _Optional[_Union[ScoreTask, _Mapping]] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
     __slots__ = ("task_id", "node_id", "attempt", "state", "reason", "user_error", "address", "result", "updated_at")

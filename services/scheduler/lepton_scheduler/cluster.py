@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
 from lepton_scheduler.measures import Measures
 
-__all__ = ["ENDED", "Cluster", "TaskKey", "job_of"]
+__all__ = ["ENDED", "Cluster", "TaskKey", "job_of", "rank_number"]
 
 TaskKey = tuple[str, str]  # node id, task id
 ENDED = frozenset(
@@ -94,7 +94,12 @@ class Cluster:
 
 
 def _rank_order(task: task_pb2.Task) -> tuple[bool, int]:
-    return (not task.HasField("lighthouse"), task.trainer.rank or task.script.rank)
+    return (not task.HasField("lighthouse"), rank_number(task))
+
+
+def rank_number(task: task_pb2.Task) -> int:
+    """Of a rank of any kind of job."""
+    return task.trainer.rank or task.script.rank or task.score.rank
 
 
 def job_of(task: task_pb2.Task) -> str:

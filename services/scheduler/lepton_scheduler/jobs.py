@@ -11,13 +11,14 @@ from lepton_scheduler.actions import Action, PlaceGang, RemoveTask
 from lepton_scheduler.cluster import Cluster, job_of
 from lepton_scheduler.gang import Gang
 from lepton_scheduler.placement import Claim, Rooms
+from lepton_scheduler.scoring import Scoring
 from lepton_scheduler.scripts import Script
 from lepton_scheduler.shares import Shares
 from lepton_scheduler.training import Training
 
 __all__ = ["decide_jobs"]
 
-_KINDS: dict[str | None, type[Gang]] = {"train": Training, "script": Script}
+_KINDS: dict[str | None, type[Gang]] = {"train": Training, "script": Script, "score": Scoring}
 
 
 def decide_jobs(

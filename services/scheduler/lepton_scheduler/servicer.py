@@ -19,7 +19,6 @@ from lepton_ai.proto.v1 import (
     job_pb2,
     node_pb2,
     scheduler_pb2,
-    storage_pb2,
     task_pb2,
 )
 from lepton_ai.proto.v1.scheduler_pb2_grpc import SchedulerServiceServicer
@@ -31,12 +30,12 @@ from lepton_runtime.service import Runtime
 from lepton_runtime.state import Absent, Condition, Operation, Remove, Snapshot, Unchanged, Write
 from lepton_runtime.state import Put as StatePut
 from lepton_scheduler.cluster import ENDED, job_of
+from lepton_scheduler.sources import Sources
 from lepton_scheduler.submission import (
     check_change,
     check_deployment,
     check_job,
     check_variant,
-    newest,
     not_found,
 )
 from lepton_scheduler.transitions import moved
@@ -60,6 +59,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         self._clock = runtime.clock
         self._node_id = runtime.settings.node_id
         self._workers = WorkerMarks(runtime.state)
+        self._sources = Sources(runtime.state)
 
     async def SubmitJob(
         self, request: scheduler_pb2.SubmitJobRequest, context: Any
@@ -71,7 +71,7 @@ class SchedulerServicer(SchedulerServiceServicer):
                 hint="ask for one made by 'lepton keys create --run-code'",
             )
         spec = check_job(request.spec, await self._living_workers())
-        await self._check_sources(spec)
+        await self._sources.pin(spec)
         job = job_pb2.Job(
             id=f"j-{uuid.uuid4().hex[:12]}",
             tenant=principal().tenant,
@@ -163,12 +163,12 @@ class SchedulerServicer(SchedulerServiceServicer):
         """Create a deployment or change it."""
         spec = check_deployment(request.spec)
         if spec.alias:
-            spec.version = (await self._alias(spec.model, spec.alias)).version
-        model = await self._model(spec.model, spec.version)
+            spec.version = (await self._sources.alias(spec.model, spec.alias)).version
+        model = await self._sources.model(spec.model, spec.version)
         check_variant(spec, model)
         spec.version = model.version
         for step in (*spec.before, *spec.after):
-            step.version = (await self._model(step.model, step.version)).version
+            step.version = (await self._sources.model(step.model, step.version)).version
         for _ in range(_ATTEMPTS):
             record = await self._state.get(keys.deployment(spec.name))
             deployment = deployment_pb2.Deployment()
@@ -271,38 +271,6 @@ class SchedulerServicer(SchedulerServiceServicer):
         await publish_event(self._bus, self._clock, self._node_id, event_pb2.JobSubmitted(job=job))
         return job
 
-    async def _check_sources(self, spec: job_pb2.JobSpec) -> None:
-        """Refuse what is made from something that is not stored."""
-        if spec.HasField("train"):
-            await self._check_dataset(spec.train)
-        elif await self._state.get(keys.object_(spec.script.source_object)) is None:
-            raise NotFoundError("the code is not stored", hint="store its folder first")
-
-    async def _check_dataset(self, train: job_pb2.TrainSpec) -> None:
-        """Refuse a dataset or split that is not there; pin the newest version."""
-        name, _, wanted = train.dataset.partition(":")
-        datasets = await self._all(keys.DATASETS, storage_pb2.Dataset)
-        versions = {
-            d.version: d for d in datasets if d.name == name and not d.HasField("deleted_at")
-        }
-        if not versions:
-            raise not_found("dataset", name, {d.name for d in datasets})
-        if wanted and (not wanted.isdigit() or int(wanted) not in versions):
-            raise NotFoundError(
-                f"dataset {name!r} has no version {wanted!r}",
-                hint=f"versions: {', '.join(map(str, sorted(versions)))}",
-            )
-        dataset = versions[int(wanted) if wanted else max(versions)]
-        train.dataset = f"{name}:{dataset.version}"
-        train.split = train.split or "train"
-        splits = {split.name for split in dataset.splits}
-        for split in filter(None, (train.split, train.validation_split)):
-            if split not in splits:
-                raise NotFoundError(
-                    f"dataset {train.dataset!r} has no split {split!r}",
-                    hint=f"splits: {', '.join(sorted(splits))}",
-                )
-
     async def _feed_states(
         self, job_id: str, merged: asyncio.Queue[scheduler_pb2.WatchJobResponse]
     ) -> None:
@@ -321,21 +289,6 @@ class SchedulerServicer(SchedulerServiceServicer):
         async for message in self._bus.subscribe_all(job_progress(job_id)):
             progress = job_pb2.JobProgress.FromString(message.payload)
             await merged.put(scheduler_pb2.WatchJobResponse(progress=progress))
-
-    async def _model(self, name: str, version: int) -> storage_pb2.Model:
-        everything = await self._all(keys.MODELS, storage_pb2.Model)
-        models = [model for model in everything if not model.HasField("deleted_at")]
-        mine = [model for model in models if model.name == name]
-        return newest(mine, name, version, {model.name for model in models})
-
-    async def _alias(self, model: str, name: str) -> storage_pb2.Alias:
-        record = await self._state.get(keys.alias(model, name))
-        if record is None:
-            aliases = await self._all(keys.ALIASES, storage_pb2.Alias)
-            raise not_found(
-                f"alias of model {model!r}", name, {a.name for a in aliases if a.model == model}
-            )
-        return storage_pb2.Alias.FromString(record.value)
 
     async def _deployment(self, name: str) -> deployment_pb2.Deployment:
         record = await self._state.get(keys.deployment(check_name("deployment", name)))

@@ -38,7 +38,7 @@ def check_job(spec: job_pb2.JobSpec, workers: Iterable[node_pb2.Node]) -> job_pb
     """
     work = spec.WhichOneof("work")
     if work is None:
-        raise InvalidArgumentError("the job has no work", hint="give `train` or `script`")
+        raise InvalidArgumentError("the job has no work", hint="give `train`, `script` or `score`")
     checked = job_pb2.JobSpec()
     checked.CopyFrom(spec)
     if checked.name:
@@ -58,10 +58,8 @@ def check_job(spec: job_pb2.JobSpec, workers: Iterable[node_pb2.Node]) -> job_pb
     _check_room(checked, list(workers))
     if checked.time_limit_s < 0:
         raise InvalidArgumentError(f"time_limit_s is {checked.time_limit_s}", hint="0 for none")
-    if work == "train":
-        _check_training(checked.train)
-    else:
-        _check_script(checked.script)
+    checks = {"train": _check_training, "script": _check_script, "score": _check_scoring}
+    checks[work](getattr(checked, work))
     return checked
 
 
@@ -251,6 +249,13 @@ def _check_script(script: job_pb2.ScriptSpec) -> None:
         raise InvalidArgumentError(
             "the arguments are too long or hold a NUL", hint=f"{_MAX_ARGUMENT_BYTES} bytes in all"
         )
+
+
+def _check_scoring(score: job_pb2.ScoreSpec) -> None:
+    check_name("model", score.model.partition("@")[0].partition(":")[0])
+    check_name("dataset", score.dataset.partition(":")[0])
+    if score.output:
+        check_name("dataset", score.output)
 
 
 def _check_training(train: job_pb2.TrainSpec) -> None:

@@ -35,7 +35,7 @@ from lepton_storage.maintenance import Maintenance
 from lepton_storage.manifests import Manifests
 from lepton_storage.members import Members
 from lepton_storage.models import Models
-from lepton_storage.outliving import CheckpointSweeper
+from lepton_storage.outliving import JobSweeper
 from lepton_storage.peers import Channels
 from lepton_storage.quotas import Quotas
 from lepton_storage.records import Records
@@ -116,7 +116,7 @@ def _build(runtime: Runtime, around: Surroundings, recovery: Recovery) -> _Parts
     chores = [
         around.records,
         quotas,
-        CheckpointSweeper(state, around.manifests),
+        JobSweeper(state, around.manifests),
         Forgetter(state, around.manifests, clock, settings.unnamed_age_s),
         Collector(settings.holder, chunks, clock, settings.garbage_age_s),
         *keeping.chores,

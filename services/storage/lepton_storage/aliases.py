@@ -12,6 +12,7 @@ from lepton_runtime.bus import Bus
 from lepton_runtime.clock import Clock
 from lepton_runtime.events import publish_event
 from lepton_runtime.state import Absent, Condition, Exists, Remove, State, Unchanged, Write
+from lepton_storage.jobs import unfinished_jobs
 from lepton_storage.registry import Registry
 
 __all__ = ["Aliases"]
@@ -92,7 +93,7 @@ class Aliases:
 
         Raises:
             NotFoundError: There is no such model or version.
-            ConflictError: An alias or a deployment names it.
+            ConflictError: An alias, a deployment or a job that has not ended names it.
         """
         published = await self._models.get(model, version)
         await self._models.remove(published, self._clock.now(), self._users)
@@ -106,8 +107,15 @@ class Aliases:
             if (model.name, model.version)
             in (*_named(deployment.spec), *_named(deployment.serving_spec))
         ]
-        return [f"alias {name!r}" for name in aliases] + [
-            f"deployment {name!r}" for name in deployments
+        jobs = [
+            job.id
+            for job in await unfinished_jobs(self._state)
+            if job.spec.score.model == f"{model.name}:{model.version}"
+        ]
+        return [
+            *(f"alias {name!r}" for name in aliases),
+            *(f"deployment {name!r}" for name in deployments),
+            *(f"job {job_id!r}" for job_id in jobs),
         ]
 
     async def _swap(self, alias: Alias, from_version: int | None) -> int:

@@ -5,12 +5,6 @@ from __future__ import annotations
 from lepton_ai.errors import DataError, InvalidArgumentError
 from lepton_ai.names import check_name
 from lepton_ai.proto.v1.event_pb2 import DatasetCreated
-from lepton_ai.proto.v1.job_pb2 import (
-    JOB_STATE_CANCELLED,
-    JOB_STATE_FAILED,
-    JOB_STATE_SUCCEEDED,
-    Job,
-)
 from lepton_ai.proto.v1.storage_pb2 import CreateDatasetRequest, Dataset, Split
 from lepton_ai.splits import (
     HEADER_LENGTH_BYTES,
@@ -19,18 +13,18 @@ from lepton_ai.splits import (
     header_length,
     parse_header,
 )
-from lepton_runtime import keys
 from lepton_runtime.bus import Bus
 from lepton_runtime.clock import Clock
 from lepton_runtime.events import publish_event
+from lepton_runtime.fencing import still_placed
 from lepton_runtime.state import State
+from lepton_storage.jobs import unfinished_jobs
 from lepton_storage.registry import Registry
 from lepton_storage.store import ObjectStore
 
 __all__ = ["Datasets"]
 
 _MAX_SPLITS = 100
-_ENDED = (JOB_STATE_SUCCEEDED, JOB_STATE_FAILED, JOB_STATE_CANCELLED)
 
 
 class Datasets:
@@ -63,9 +57,10 @@ class Datasets:
         self._node_id = node_id
 
     async def create(self, request: CreateDatasetRequest, tenant: str) -> Dataset:
-        """Name splits as the next version of a dataset.
+        """Name splits as the next version of a dataset; a job gets the same version again.
 
         Raises:
+            ConflictError: The attempt that makes it was replaced meanwhile.
             InvalidArgumentError: A name is wrong, or there are no splits or too many.
             NotFoundError: An object is not stored.
             DataError: A split is not what it says.
@@ -73,15 +68,20 @@ class Datasets:
         _check_names(request)
         for split in request.splits:
             check_split(split, await self._places(split))
+        made_by, writer = request.origin.job_id, request.writer
         dataset = Dataset(name=request.name, splits=request.splits, tenant=tenant)
+        if request.HasField("origin"):
+            dataset.origin.CopyFrom(request.origin)
         dataset.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
-        dataset, _ = await self._registry.add(
+        dataset, is_new = await self._registry.add(
             dataset,
-            same=lambda version: False,
+            same=lambda version: bool(made_by) and version.origin.job_id == made_by,
             pins=lambda: self._store.pins(split.object_id for split in request.splits),
+            guards=[still_placed(writer)] if writer.id else [],
         )
-        event = DatasetCreated(dataset=dataset)
-        await publish_event(self._bus, self._clock, self._node_id, event)
+        if is_new:
+            event = DatasetCreated(dataset=dataset)
+            await publish_event(self._bus, self._clock, self._node_id, event)
         return dataset
 
     async def delete(self, name: str, version: int) -> None:
@@ -89,21 +89,19 @@ class Datasets:
 
         Raises:
             NotFoundError: There is no such dataset or version.
-            ConflictError: A job that has not ended is trained on it.
+            ConflictError: A job that has not ended reads it.
         """
         dataset = await self._registry.get(name, version)
         await self._registry.remove(dataset, self._clock.now(), self._users)
 
     async def _users(self, dataset: Dataset) -> list[str]:
         """Jobs that need a version, for people."""
-        records = (await self._state.list(keys.JOBS)).records
-        jobs = [Job.FromString(record.value) for record in records]
         # A job that names no version takes the newest when it starts.
-        names = (dataset.name, f"{dataset.name}:{dataset.version}")
+        names = {dataset.name, f"{dataset.name}:{dataset.version}"}
         return [
             f"job {job.id!r}"
-            for job in jobs
-            if job.state not in _ENDED and job.spec.train.dataset in names
+            for job in await unfinished_jobs(self._state)
+            if names & {job.spec.train.dataset, job.spec.score.dataset}
         ]
 
     async def _places(self, split: Split) -> dict[str, Place]:

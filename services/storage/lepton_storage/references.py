@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lepton_ai.proto.v1.storage_pb2 import Model
+from lepton_ai.proto.v1.storage_pb2 import Dataset, Model
 from lepton_runtime import keys
 from lepton_runtime.state import Record, State
 
@@ -12,7 +12,7 @@ __all__ = ["references"]
 
 _OBJECT_ID = re.compile(rb"b3-[0-9a-f]{64}")
 # Objects are found in these wherever their messages name them.
-_NAMING = (keys.DATASETS, keys.CHECKPOINTS, keys.JOBS, keys.DEPLOYMENTS, keys.TASKS)
+_NAMING = (keys.CHECKPOINTS, keys.SHARDS, keys.JOBS, keys.DEPLOYMENTS, keys.TASKS)
 
 
 async def references(state: State) -> dict[str, str]:
@@ -22,9 +22,13 @@ async def references(state: State) -> dict[str, str]:
         for record in (await state.list(prefix)).records:
             names = (match.decode() for match in _OBJECT_ID.findall(record.value))
             found.update(dict.fromkeys(names, _for_people(record)))
+    # Not what they were made from: they tell where they came from also after that was deleted.
+    for record in (await state.list(keys.DATASETS)).records:
+        dataset = Dataset.FromString(record.value)
+        names = (split.object_id for split in dataset.splits)
+        found.update(dict.fromkeys(names, _for_people(record)))
     for record in (await state.list(keys.MODELS)).records:
         model = Model.FromString(record.value)
-        # Not its data: a model tells where it came from also after that was deleted.
         names = objects_of(model)
         found.update(dict.fromkeys(names, _for_people(record)))
     return found

@@ -12,6 +12,7 @@ from lepton_runtime import keys
 from lepton_runtime.cancellation import end
 from lepton_runtime.fencing import still_placed
 from lepton_runtime.state import Delete, Put, Record, Snapshot, State, Write
+from lepton_worker.ranks import rank_of
 from lepton_worker.runners import Runners
 
 __all__ = ["Agent", "StatusWriter", "is_ours"]
@@ -152,7 +153,7 @@ class Agent:
             for key in [key for key, other in self._tasks.items() if other.id == task.id]:
                 await self._drop(key)
             self._running[record.key] = asyncio.create_task(self._run(task), name=task.id)
-        elif task.trainer.publish and not known.trainer.publish:
+        elif rank_of(task).publish and not rank_of(known).publish:
             self._runners.publish(task)
         self._tasks[record.key] = task
 

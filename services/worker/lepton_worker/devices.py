@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
-__all__ = ["Devices"]
+__all__ = ["NO_DEVICES", "Devices", "see_only"]
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+NO_DEVICES = {
+    _VISIBLE: "",
+    # torch asks the driver for devices in a way that does not fix for good which ones there are.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
+"""The environment of a process that has no accelerators, until `see_only` gives it some."""
+
+
+def see_only(gpus: Sequence[int]) -> None:
+    """Let this process use these accelerators and no others, before it has used any.
+
+    They are its devices 0, 1, … from now on; with none it computes on the processor.
+    """
+    os.environ[_VISIBLE] = ",".join(map(str, gpus))
 
 
 class Devices:

@@ -1,11 +1,11 @@
-"""How each kind of task is run: a trainer, a lighthouse, a replica."""
+"""How each kind of task is run: a rank, a lighthouse, a replica."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -16,16 +16,17 @@ from lepton_ai.errors import (
 )
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, storage_pb2, task_pb2
 from lepton_ai.versions import library_versions
-from lepton_runtime.bus import Bus, job_logs, job_progress
+from lepton_runtime.bus import Bus
 from lepton_runtime.state import State
 from lepton_worker.addresses import address_of, addresses_of
 from lepton_worker.child import Child, start_child
 from lepton_worker.deliveries import Deliveries
 from lepton_worker.devices import Devices
 from lepton_worker.inference_server import InferenceServer
-from lepton_worker.memory import killed_over, out_of_memory
 from lepton_worker.pace import Pace
+from lepton_worker.ranks import Ranks, Statuses
 from lepton_worker.resuming import JobCheckpoints
+from lepton_worker.scoring import ScoreRunner
 from lepton_worker.scripts import ScriptRunner
 from lepton_worker.settings import Listen
 from lepton_worker.storage import WorkerStorage
@@ -37,13 +38,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.runners")
 
 
 _CHECKPOINT_INTERVAL_S = 60
-_LOOK_S = 0.5
 # A split that is larger comes to trainers chunk by chunk, and is mixed in windows of this size.
 _WINDOW_BYTES = 256 * 1024 * 1024
-
-
-class _Statuses(Protocol):
-    async def write(self, task: task_pb2.Task, status: task_pb2.TaskStatus) -> None: ...
 
 
 class Runners:
@@ -53,7 +49,7 @@ class Runners:
         self,
         state: State,
         bus: Bus,
-        statuses: _Statuses,
+        statuses: Statuses,
         storage: WorkerStorage,
         inference: InferenceServer,
         folder: Path,
@@ -61,20 +57,19 @@ class Runners:
         devices: Devices,
     ) -> None:
         self._state = state
-        self._bus = bus
         self._statuses = statuses
         self._storage = storage
         self._inference = inference
         self._folder = folder
         self._listen = listen
-        self._devices = devices
         self._trainers = Trainers()
         self._pids: dict[str, int] = {}
+        self._ranks = Ranks(bus, statuses, self._trainers, devices, self._pids)
         self._checkpoints = JobCheckpoints(state, storage)
+        self._scoring = ScoreRunner(state, storage, self._ranks, folder)
         self._scripts = ScriptRunner(
             state, bus, statuses, storage, self._trainers, folder, listen, self._pids, devices
         )
-        self._published: dict[str, asyncio.Event] = {}
 
     @property
     def spare_trainers(self) -> int:
@@ -96,6 +91,7 @@ class Runners:
             "lighthouse": self._keep_quorum,
             "replica": self._serve,
             "script": self._scripts.run,
+            "score": self._scoring.run,
         }
         try:
             await self._say(task, task_pb2.TASK_STATE_STARTING)
@@ -103,14 +99,14 @@ class Runners:
         except LeptonError as error:
             user_error = isinstance(error, InvalidArgumentError | NotFoundError)
             _log.warning("task failed", task=task.id, reason=str(error))
-            await self._failed(task, str(error), user_error)
+            await self._ranks.failed(task, str(error), user_error)
         except Exception as error:  # noqa: BLE001 - one task's defect must not end the agent
             _log.error("task failed", task=task.id, exc_info=error)
-            await self._failed(task, "something went wrong inside", user_error=False)
+            await self._ranks.failed(task, "something went wrong inside", user_error=False)
 
     def publish(self, task: task_pb2.Task) -> None:
-        """Let a trained rank publish."""
-        self._published.setdefault(task.id, asyncio.Event()).set()
+        """Let a rank that has nothing left to do publish."""
+        self._ranks.publish(task)
 
     async def _keep_quorum(self, task: task_pb2.Task) -> None:
         arguments = [str(task.lighthouse.min_ranks), self._listen.bind]
@@ -122,7 +118,7 @@ class Runners:
                 async for event in child.events():
                     address = f"http://{self._listen.host}:{event['port']}"
                     await self._say(task, task_pb2.TASK_STATE_RUNNING, address=address)
-            await self._failed(task, "the lighthouse ended", user_error=False)
+            await self._ranks.failed(task, "the lighthouse ended", user_error=False)
         finally:
             self._pids.pop(task.id, None)
             await child.kill()
@@ -145,30 +141,7 @@ class Runners:
 
     async def _train(self, task: task_pb2.Task) -> None:
         work = await self._work(task)
-        if task.trainer.publish:
-            self.publish(task)
-        try:
-            async with (
-                self._devices.taken(task.resources.gpus) as gpus,
-                self._trainers.one() as child,
-                asyncio.TaskGroup() as tasks,
-            ):
-                self._pids[task.id] = child.pid
-                tasks.create_task(self._forward_log(task, child))
-                limit = task.resources.memory_bytes
-                over = tasks.create_task(killed_over(child.pid, limit))
-                await child.tell(work | {"gpus": gpus})
-                ended = await self._follow(task, child)
-                await child.kill()
-                over.cancel()
-            if not ended and not over.cancelled():
-                reason = out_of_memory(task.trainer.rank, over.result(), limit)
-                await self._failed(task, reason, user_error=True)
-            elif not ended:
-                await self._failed(task, "the trainer died", user_error=False)
-        finally:
-            self._published.pop(task.id, None)
-            self._pids.pop(task.id, None)
+        await self._ranks.run(task, work, lambda child: self._follow(task, child))
 
     async def _follow(self, task: task_pb2.Task, child: Child) -> bool:
         """Act on what a trainer tells; False when it died before its end."""
@@ -176,7 +149,7 @@ class Runners:
         training = await self._training(task.trainer.spec)
         deliveries = Deliveries(self._storage, training.object_id, child)
         async with asyncio.TaskGroup() as tasks:
-            paced = tasks.create_task(self._watch_pace(task, pace))
+            paced = tasks.create_task(self._ranks.watch_pace(task, pace))
             asked = tasks.create_task(self._ask_to_publish(task, child))
             moves = tasks.create_task(self._tell_moves(task, child))
             try:
@@ -193,22 +166,6 @@ class Runners:
                 asked.cancel()
                 moves.cancel()
 
-    async def _watch_pace(self, task: task_pb2.Task, pace: Pace) -> None:
-        """Say that a trainer stalls, and that it goes on."""
-        stalled = False
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            if bool(pace.stalled_s) == stalled:
-                continue
-            stalled = not stalled
-            if stalled:
-                reason = f"no step for {pace.stalled_s:.0f} s; its process lives"
-                _log.warning("trainer stalls", task=task.id, reason=reason)
-                status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_STALLED, reason=reason)
-                await self._statuses.write(task, status)
-            elif pace.has_begun:
-                await self._say(task, task_pb2.TASK_STATE_RUNNING)
-
     async def _heard(self, task: task_pb2.Task, event: dict[str, Any], pace: Pace) -> bool:
         match event["event"]:
             case "ready":
@@ -217,7 +174,9 @@ class Runners:
                 # Not before: until then a rank that joins has nothing that a peer could go on from.
                 if pace.step():
                     await self._say(task, task_pb2.TASK_STATE_RUNNING)
-                await self._progress(task, event)
+                fields = {key: value for key, value in event.items() if key != "event"}
+                progress = job_pb2.JobProgress(job_id=task.trainer.job_id, **fields)
+                await self._ranks.progress(progress)
             case "trained":
                 pace.end()
                 await self._say(task, task_pb2.TASK_STATE_TRAINED)
@@ -225,7 +184,7 @@ class Runners:
                 await self._publish(task, event)
                 return True
             case "failed":
-                await self._failed(task, event["error"], event["user_error"])
+                await self._ranks.failed(task, event["error"], event["user_error"])
                 return True
             case _:
                 pass
@@ -242,7 +201,7 @@ class Runners:
         await child.tell({"op": "checkpoint_stored"})
 
     async def _ask_to_publish(self, task: task_pb2.Task, child: Child) -> None:
-        await self._published.setdefault(task.id, asyncio.Event()).wait()
+        await self._ranks.until_publishing(task)
         await child.tell({"op": "publish", "onnx": bool(task.trainer.spec.publish_as)})
 
     async def _publish(self, task: task_pb2.Task, event: dict[str, Any]) -> None:
@@ -267,8 +226,7 @@ class Runners:
                 ),
                 task,
             )
-        status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
-        await self._statuses.write(task, status)
+        await self._ranks.succeeded(task, result)
 
     async def _training(self, spec: job_pb2.TrainSpec) -> storage_pb2.Split:
         return await self._storage.split(spec.dataset, spec.split or "train")
@@ -322,31 +280,8 @@ class Runners:
             async for address in addresses:
                 await child.tell({"op": "move_lighthouse", "address": address})
 
-    async def _progress(self, task: task_pb2.Task, event: dict[str, Any]) -> None:
-        fields = {key: value for key, value in event.items() if key != "event"}
-        progress = job_pb2.JobProgress(job_id=task.trainer.job_id, **fields)
-        progress.at.GetCurrentTime()
-        await self._bus.publish(job_progress(progress.job_id), progress.SerializeToString())
-
-    async def _forward_log(self, task: task_pb2.Task, child: Child) -> None:
-        async for text in child.printed():
-            line = job_pb2.LogLine(
-                job_id=task.trainer.job_id,
-                rank=task.trainer.rank,
-                node_id=task.node_id,
-                text=text[:4096],
-            )
-            line.at.GetCurrentTime()
-            await self._bus.publish(job_logs(line.job_id), line.SerializeToString())
-
     async def _say(self, task: task_pb2.Task, state: task_pb2.TaskState, address: str = "") -> None:
         await self._statuses.write(task, task_pb2.TaskStatus(state=state, address=address))
-
-    async def _failed(self, task: task_pb2.Task, reason: str, user_error: bool) -> None:
-        status = task_pb2.TaskStatus(
-            state=task_pb2.TASK_STATE_FAILED, reason=reason, user_error=user_error
-        )
-        await self._statuses.write(task, status)
 
 
 def _options(options: deployment_pb2.ServingOptions) -> dict[str, Any]:

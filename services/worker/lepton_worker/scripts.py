@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lepton_ai.errors import InvalidArgumentError, UnavailableError
 from lepton_ai.packing import files_below
@@ -27,6 +27,7 @@ from lepton_worker.devices import Devices
 from lepton_worker.memory import out_of_memory, until_over
 from lepton_worker.process_tree import descendants
 from lepton_worker.program import Folders, command_of, environment_of
+from lepton_worker.ranks import Statuses
 from lepton_worker.resuming import JobCheckpoints
 from lepton_worker.script_checkpoints import ScriptCheckpoints, unpack_object
 from lepton_worker.settings import Listen
@@ -42,10 +43,6 @@ _TOLD_CHARACTERS = 3_000
 _MAX_LINE = 4_096
 # Signals that come from outside; others are the program's own doing.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-
-
-class _Statuses(Protocol):
-    async def write(self, task: task_pb2.Task, status: task_pb2.TaskStatus) -> None: ...
 
 
 @dataclass
@@ -80,7 +77,7 @@ class ScriptRunner:
         self,
         state: State,
         bus: Bus,
-        statuses: _Statuses,
+        statuses: Statuses,
         storage: WorkerStorage,
         trainers: Trainers,
         folder: Path,

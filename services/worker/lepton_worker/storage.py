@@ -24,7 +24,7 @@ from lepton_runtime.state import State
 from lepton_worker.cache import ObjectCache
 from lepton_worker.settings import WorkerSettings
 
-__all__ = ["WorkerStorage"]
+__all__ = ["WorkerStorage", "writer"]
 
 _CALL_S = 30.0
 _TRIES = 3
@@ -101,17 +101,31 @@ class WorkerStorage:
             ConflictError: The task was replaced meanwhile.
         """
         async with self._channel() as channel, translated_errors():
-            request = storage_pb2.PublishModelRequest(
-                model=model,
-                writer=task_pb2.Task(
-                    id=task.id,
-                    node_id=task.node_id,
-                    attempt=task.attempt,
-                    placed_revision=task.placed_revision,
-                ),
-            )
+            request = storage_pb2.PublishModelRequest(model=model, writer=writer(task))
             answer = await StorageServiceStub(channel).PublishModel(request, timeout=_CALL_S)
             return answer.model.version
+
+    async def add_dataset(self, request: storage_pb2.CreateDatasetRequest) -> storage_pb2.Dataset:
+        """Name stored splits as a dataset's next version, the same for the same job.
+
+        Raises:
+            ConflictError: The writer was replaced meanwhile.
+        """
+        async with self._channel() as channel, translated_errors():
+            answer = await StorageServiceStub(channel).CreateDataset(request, timeout=_CALL_S)
+            return answer.dataset
+
+    async def model(self, name: str, version: int) -> storage_pb2.Model:
+        """A published version.
+
+        Raises:
+            NotFoundError: It is not there any more.
+        """
+        record = await self._state.get(keys.model(name, version))
+        model = storage_pb2.Model.FromString(record.value) if record else storage_pb2.Model()
+        if not model.version or model.HasField("deleted_at"):
+            raise NotFoundError(f"model '{name}:{version}' does not exist")
+        return model
 
     async def split(self, dataset: str, split: str) -> storage_pb2.Split:
         """A split of a dataset, given as ``name`` or ``name:version``.
@@ -165,3 +179,13 @@ class WorkerStorage:
             yield channel
         finally:
             await channel.close()
+
+
+def writer(task: task_pb2.Task) -> task_pb2.Task:
+    """What tells an attempt from every other, for who checks whether it is still placed."""
+    return task_pb2.Task(
+        id=task.id,
+        node_id=task.node_id,
+        attempt=task.attempt,
+        placed_revision=task.placed_revision,
+    )

@@ -19,15 +19,16 @@ from lepton_ai.malloc import keep_freed_memory
 from lepton_worker.channel import AgentChannel
 from lepton_worker.checkpoints import Checkpoints
 from lepton_worker.chunked import ChunkedFile
+from lepton_worker.devices import see_only
 from lepton_worker.rank import Rank
 from lepton_worker.rendezvous import keep_store
-from lepton_worker.work import RankWork
+from lepton_worker.work import RankWork, ScoreWork
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Do what the agent says: train, and publish when told to; or keep a store."""
+    """Do what the agent says: train or score, and publish when told to; or keep a store."""
     keep_freed_memory()
     channel = AgentChannel()
     _rehearse()
@@ -39,6 +40,8 @@ def main() -> None:
         match message.pop("work"):
             case "store":
                 keep_store(message["bind"], channel)
+            case "score":
+                _score(ScoreWork(**message), channel)
             case _:
                 _work(RankWork(**message), channel)
     except Exception as error:  # noqa: BLE001 - whatever it is, the agent hears of it
@@ -57,10 +60,17 @@ def _rehearse() -> None:
     model.fit(np.zeros((2, 2)), np.zeros(2, np.int64), epochs=1)
 
 
+def _score(work: ScoreWork, channel: AgentChannel) -> None:
+    from lepton_worker.scorer import score  # few ranks need ONNX Runtime
+
+    torch.set_num_threads(work.threads)
+    see_only(work.gpus)
+    score(work, channel)
+
+
 def _work(work: RankWork, channel: AgentChannel) -> None:
     torch.set_num_threads(work.threads)
-    if work.gpus:
-        torch.cuda.set_device(work.gpus[0])
+    see_only(work.gpus)
     folder = Path(work.folder)
     checkpoints = Checkpoints(
         folder,

@@ -8,12 +8,13 @@ from contextlib import aclosing, asynccontextmanager
 
 from lepton_runtime.cancellation import end
 from lepton_worker.child import Child, start_child
+from lepton_worker.devices import NO_DEVICES
 
 __all__ = ["Trainers"]
 
 _MODULE = "lepton_worker.trainer"
 # torchft tells of every step otherwise, in the log of the job.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RUST_LOG": "warn"}
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RUST_LOG": "warn", **NO_DEVICES}
 
 
 class Trainers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["RankWork"]
+__all__ = ["RankWork", "ScoreWork"]
 
 
 @dataclass(frozen=True)
@@ -58,5 +58,33 @@ class RankWork:
     validation_fraction: float
     seed: int
     shuffle: bool
+    threads: int
+    gpus: list[int]
+
+
+@dataclass(frozen=True)
+class ScoreWork:
+    """One rank of an evaluation or batch prediction.
+
+    Attributes:
+        model: The ONNX file.
+        config: The model, as `ModelConfig.to_dict` writes it, as JSON, to measure its outputs;
+            empty where they are kept.
+        rows: Of the split.
+        size_bytes: Of the split's object, which comes chunk by chunk.
+        shard_rows: Rows of a shard; the last may have fewer.
+        attempt: Unique name of this attempt at this rank.
+        folder: Where to write results.
+        threads: To compute with.
+        gpus: Accelerators that the rank has, of which it uses the first.
+    """
+
+    model: str
+    config: str
+    rows: int
+    size_bytes: int
+    shard_rows: int
+    attempt: str
+    folder: str
     threads: int
     gpus: list[int]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lepton_ai.cluster.arrays import columns_of, content_name
-from lepton_ai.cluster.endpoint import as_tensor, batches_of
 from lepton_ai.errors import DataError
+from lepton_ai.oip import as_tensor, batches_of
 
 
 def test_a_pair_becomes_x_and_y():

@@ -21,7 +21,8 @@ FORM = {"kind": "Sequential", "input_shape": [4], "layers": [["dense", {"units":
 
 
 COMMANDS: list[list[str]] = [
-    *([], ["up"], ["submit"], ["sweep"], ["jobs"], ["job", "cancel"], ["job", "output"], ["logs"])
+    *([], ["up"], ["submit"], ["sweep"], ["jobs"], ["job", "cancel"], ["job", "output"], ["logs"]),
+    *(["evaluate"], ["batch-predict"], ["datasets", "download"]),
 ]
 
 

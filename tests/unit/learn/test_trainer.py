@@ -113,6 +113,10 @@ def test_a_meter_goes_on_from_another(blobs, metrics):
     empty = Meter(config)
     empty.load_state(Meter(config).state())
     assert fed(empty, torch.arange(200)).results() == pytest.approx(whole)
+    merged = Meter(config)
+    for rows in torch.arange(200).split([50, 3, 147]):
+        merged.merge(fed(Meter(config), rows).state())
+    assert merged.results() == pytest.approx(whole)
 
 
 def test_a_batch_computed_again_is_measured_once(blobs):

@@ -19,7 +19,8 @@ from lepton_ai.proto.v1.job_pb2 import (
     Job,
     JobState,
 )
-from lepton_ai.proto.v1.storage_pb2 import Dataset, Model, Split
+from lepton_ai.proto.v1.storage_pb2 import Dataset, DatasetOrigin, Model, Split
+from lepton_ai.proto.v1.task_pb2 import Shard
 from lepton_runtime import keys
 from lepton_runtime.state import Write
 
@@ -31,7 +32,8 @@ def test_what_nothing_names_goes_when_it_is_old(tmp_path: Path) -> None:
             data, onnx, weights, checkpoint, lineage, nothing = ids
             model = Model(onnx_object=onnx, weights_object=weights, dataset_object=lineage)
             kept = Checkpoints(newest_first=[Checkpoint(object_id=checkpoint)])
-            dataset = Dataset(splits=[Split(object_id=data)])
+            origin = DatasetOrigin(dataset_object=lineage)
+            dataset = Dataset(splits=[Split(object_id=data)], origin=origin)
             naming = [
                 Write(keys.model("m", 1), model.SerializeToString()),
                 Write(keys.checkpoints("j"), kept.SerializeToString()),
@@ -57,22 +59,30 @@ def test_what_nothing_names_goes_when_it_is_old(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", [JOB_STATE_SUCCEEDED, JOB_STATE_FAILED, JOB_STATE_CANCELLED])
-def test_checkpoints_go_once_their_job_has_ended(tmp_path: Path, state: JobState) -> None:
+def test_what_a_job_left_on_its_way_goes_once_it_has_ended(tmp_path: Path, state: JobState) -> None:
     async def scenario() -> None:
         async with nodes_of(tmp_path) as nodes:
-            stored = (await nodes.put(b"weights")).id
+            stored, piece = [(await nodes.put(content)).id for content in (b"weights", b"piece")]
             kept = Checkpoints(newest_first=[Checkpoint(object_id=stored)])
+            shards = [Shard(result_object=piece), Shard(task_id="j-r0")]
+            await nodes.state.commit(
+                [],
+                [Write(keys.shard("j", i), s.SerializeToString()) for i, s in enumerate(shards)],
+            )
             running = Job(state=JOB_STATE_RUNNING)
             await nodes.state.commit([], [Write(keys.job("j"), running.SerializeToString())])
             written = Write(keys.checkpoints("j"), kept.SerializeToString())
             await nodes.state.commit([], [written])
             await nodes.heal()
             await nodes.stores["a"].stat(stored)
+            await nodes.stores["a"].stat(piece)
             ended = Job(state=state)
             await nodes.state.commit([], [Write(keys.job("j"), ended.SerializeToString())])
             await nodes.heal()
             assert await nodes.state.get(keys.checkpoints("j")) is None
-            with pytest.raises(NotFoundError):
-                await nodes.stores["a"].stat(stored)
+            assert not (await nodes.state.list(keys.SHARDS)).records
+            for gone in (stored, piece):
+                with pytest.raises(NotFoundError):
+                    await nodes.stores["a"].stat(gone)
 
     asyncio.run(scenario())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from lepton_ai.proto.v1 import task_pb2
-from lepton_worker.devices import Devices
+from lepton_worker.devices import Devices, see_only
 from lepton_worker.program import Folders, environment_of
 
 
@@ -44,3 +45,11 @@ def test_each_belongs_to_one_task_at_a_time() -> None:
 def test_a_program_sees_those_that_it_has(tmp_path: Path, gpus: list[int], told: str) -> None:
     found = environment_of(task_pb2.Task(), Folders(tmp_path), "localhost:1", gpus)
     assert found["CUDA_VISIBLE_DEVICES"] == told
+
+
+def test_a_process_sees_the_accelerators_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    see_only([2, 3])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
+    see_only([])  # what torch and ONNX Runtime take for none
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""

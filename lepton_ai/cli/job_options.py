@@ -1,0 +1,47 @@
+"""What every command that submits a job can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lepton_ai.cluster.progress import state_text
+from lepton_ai.cluster.sync import Cluster
+from lepton_ai.proto.v1 import job_pb2
+
+__all__ = [
+    "Cpus",
+    "Gpus",
+    "JobKey",
+    "Memory",
+    "Priority",
+    "StallLimit",
+    "TimeLimit",
+    "Wait",
+    "Workers",
+    "submitted",
+]
+
+Workers = Annotated[str, typer.Option(help="The most, or FEWEST:MOST.")]
+Cpus = Annotated[float, typer.Option(min=0, help="Processor cores for each worker.")]
+Memory = Annotated[str, typer.Option(help="For each worker, such as 4GiB; more ends it.")]
+Gpus = Annotated[int, typer.Option(min=0, help="Accelerators for each worker.")]
+Priority = Annotated[
+    int, typer.Option(min=-100, max=100, help="Less urgent jobs make room for it.")
+]
+StallLimit = Annotated[
+    str, typer.Option(help="Such as 10m without any step; then ranks are replaced. 0: 5 minutes.")
+]
+TimeLimit = Annotated[str, typer.Option(help="Such as 2h or 90m; then it fails.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Follow it to its end.")]
+JobKey = Annotated[
+    str, typer.Option(help="Submitting with the same one again makes no second job.")
+]
+
+
+def submitted(cluster: Cluster, job: job_pb2.Job, wait: bool) -> None:
+    """Print a submitted job's id, and with `wait` how it ended."""
+    print(job.id, flush=True)
+    if wait:
+        print(state_text(cluster.wait(job).state))

@@ -1,0 +1,95 @@
+"""`lepton evaluate` and `lepton batch-predict`: a published model over a stored dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lepton_ai.cli.arguments import Labels, parse_duration, parse_labels, parse_range, parse_size
+from lepton_ai.cli.job_options import (
+    Cpus,
+    Gpus,
+    JobKey,
+    Memory,
+    Priority,
+    TimeLimit,
+    Wait,
+    Workers,
+    submitted,
+)
+from lepton_ai.cluster.jobs import JobOptions
+from lepton_ai.cluster.sync import Cluster
+
+__all__ = ["batch_predict", "evaluate"]
+
+Model = Annotated[str, typer.Argument(help="Published: NAME, NAME:VERSION or NAME@ALIAS.")]
+Dataset = Annotated[str, typer.Argument(help="Stored: NAME or NAME:VERSION.")]
+Split = Annotated[str, typer.Option(help="Default: test where there is one, else train.")]
+
+
+def evaluate(  # noqa: PLR0917 - options, which typer passes by name
+    model: Model,
+    dataset: Dataset,
+    split: Split = "",
+    workers: Workers = "1",
+    cpus: Cpus = 1.0,
+    memory: Memory = "0",
+    gpus: Gpus = 0,
+    priority: Priority = 0,
+    label: Labels = None,
+    time_limit: TimeLimit = "0",
+    idempotency_key: JobKey = "",
+    wait: Wait = False,
+) -> None:
+    """Measure a published model on a stored dataset; `lepton job show` prints the metrics."""
+    fewest, most = parse_range(workers)
+    options = JobOptions(
+        workers=most,
+        min_workers=fewest,
+        cpus=cpus,
+        memory_bytes=parse_size(memory),
+        gpus=gpus,
+        priority=priority,
+        labels=parse_labels(label or ()),
+        time_limit_s=parse_duration(time_limit),
+        idempotency_key=idempotency_key,
+    )
+    with Cluster() as cluster:
+        job = cluster.submit_evaluation(model, dataset, split=split, **options)
+        submitted(cluster, job, wait)
+
+
+def batch_predict(  # noqa: PLR0917 - options, which typer passes by name
+    model: Model,
+    dataset: Dataset,
+    output: Annotated[
+        str, typer.Option(help="Dataset of which the model's outputs become the next version.")
+    ],
+    split: Split = "",
+    workers: Workers = "1",
+    cpus: Cpus = 1.0,
+    memory: Memory = "0",
+    gpus: Gpus = 0,
+    priority: Priority = 0,
+    label: Labels = None,
+    time_limit: TimeLimit = "0",
+    idempotency_key: JobKey = "",
+    wait: Wait = False,
+) -> None:
+    """Store what a published model makes of a stored dataset, row by row, as a dataset."""
+    fewest, most = parse_range(workers)
+    options = JobOptions(
+        workers=most,
+        min_workers=fewest,
+        cpus=cpus,
+        memory_bytes=parse_size(memory),
+        gpus=gpus,
+        priority=priority,
+        labels=parse_labels(label or ()),
+        time_limit_s=parse_duration(time_limit),
+        idempotency_key=idempotency_key,
+    )
+    with Cluster() as cluster:
+        job = cluster.submit_prediction(model, dataset, output, split=split, **options)
+        submitted(cluster, job, wait)
