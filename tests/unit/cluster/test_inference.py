@@ -112,7 +112,7 @@ def asked(server: Server, use: Callable[[AsyncEndpoint, HttpClient], Any]) -> An
 
         listener = await asyncio.start_server(serve, "127.0.0.1", 0)
         address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-        http = HttpClient(address, "key")
+        http = HttpClient(address, "key", max_connections=8)
         channel = open_channel(address)
         try:
             return await use(AsyncEndpoint("m", InferenceClient(http, channel)), http)
