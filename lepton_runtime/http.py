@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import httptools
 import orjson
@@ -29,6 +29,7 @@ _REASON: Final = {
 } | {499: b"HTTP/1.1 499 Client Closed Request\r\n"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE: Final = b"connection: close\r\n"
+HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 JSON_TYPE: Final = b"content-type: application/json\r\n"
 
 # A client that was refused in the middle of its body gets this long to read the answer before the
@@ -58,6 +59,38 @@ class HttpLimits:
     idle_timeout_s: float = 600.0
 
 
+class Answering(Protocol):
+    """Where the answer to an exchange goes.
+
+    Attributes:
+        lost: Whether nobody waits for it any more.
+    """
+
+    lost: bool
+
+    def answer(
+        self, exchange: Exchange, status: int, headers: bytes, body: bytes | memoryview
+    ) -> None:
+        """Send it; called exactly once."""
+        ...
+
+
+class ServerConnection(Protocol):
+    """A connection as its server sees it."""
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is being received or answered."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once, answered or not."""
+        ...
+
+    def expire(self, now_s: float) -> None:
+        """Close when a request arrives too slowly, or none has come for long."""
+        ...
+
+
 class Exchange:
     """One request, and the way to answer it.
 
@@ -72,7 +105,7 @@ class Exchange:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Answering,
         method: str,
         path: str,
         headers: dict[bytes, bytes],
@@ -121,6 +154,7 @@ class Connection(asyncio.Protocol):
         self._deaf = False  # Whatever else comes on this connection is ignored.
         self.lost = False
         self._receiving = False
+        self._fresh = True
         self._active_s = 0.0
         self._begin()
 
@@ -155,6 +189,9 @@ class Connection(asyncio.Protocol):
         if not self._receiving:
             self._receiving = True
             self._active_s = time.monotonic()
+            if self._fresh and self._speaks_http2(data):
+                return
+            self._fresh = False
         headers = self._headers
         try:
             self._parser.feed_data(data)
@@ -178,6 +215,17 @@ class Connection(asyncio.Protocol):
         """Answers went out: go on."""
         self._clogged = False
         self._read_or_rest()
+
+    def _speaks_http2(self, data: bytes) -> bool:
+        """Hand the connection over if its first bytes are those of HTTP/2."""
+        server = self._server
+        if server.http2 is None or not data.startswith(HTTP2_PREFACE):
+            return False
+        server.connections.discard(self)
+        other = server.http2(server, self._transport)
+        self._transport.set_protocol(other)
+        other.data_received(data)
+        return True
 
     # What the parser calls.
 
@@ -314,33 +362,39 @@ class Connection(asyncio.Protocol):
         return self._body_bytes + current + sum(len(item.body) for item, _ in self._waiting)
 
 
+Speaker = Callable[["HttpServer", asyncio.Transport], asyncio.Protocol]
+
+
 class HttpServer:
     """A listening socket and its connections.
 
     Args:
         handler: Called with every request; must return without blocking.
         limits: What a client may make the server hold.
+        http2: Takes connections of HTTP/2 over (`lepton_runtime.http2`); None refuses them.
     """
 
-    def __init__(self, handler: Handler, limits: HttpLimits) -> None:
+    def __init__(self, handler: Handler, limits: HttpLimits, http2: Speaker | None = None) -> None:
         self.handler = handler
         self.limits = limits
-        self.connections: set[Connection] = set()
+        self.http2 = http2
+        self.connections: set[ServerConnection] = set()
         self.buffered_bytes = 0
         self.draining = False
         self.loop = asyncio.get_running_loop()
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
-        """Start to listen; returns the address, with the port that port 0 became.
+        """Start to listen there too; returns the address, with the port that port 0 became.
 
         Raises:
             OSError: The address is taken or is not one of this machine.
         """
-        self._listener = await self.loop.create_server(
+        listener = await self.loop.create_server(
             lambda: Connection(self), host, port, ssl=tls, backlog=2048
         )
-        return self._listener.sockets[0].getsockname()[:2]
+        self._listeners.append(listener)
+        return listener.sockets[0].getsockname()[:2]
 
     async def sweep(self) -> None:
         """Close connections that are too slow or too long idle, until cancelled."""
@@ -356,8 +410,8 @@ class HttpServer:
         Requests unanswered after `timeout_s` seconds lose their connection.
         """
         self.draining = True
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         deadline_s = time.monotonic() + timeout_s
         while self.connections and time.monotonic() < deadline_s:
             for connection in tuple(self.connections):

@@ -1,7 +1,8 @@
-"""The inference server as real processes: its REST and control sides, and gRPC through Envoy."""
+"""The inference server as real processes: its REST, gRPC and control sides."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import json
@@ -29,6 +30,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from google.rpc import error_details_pb2, status_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 from onnx import TensorProto, helper
 
 from lepton_ai.oip import Tensor
@@ -124,6 +126,10 @@ class Server:
             return response.status, lowered, response.read()
         finally:
             connection.close()
+
+    def wait_until_ready(self) -> None:
+        while self.request("GET", "/v2/health/ready")[0] != 200:
+            time.sleep(0.01)
 
     def json(self, method: str, path: str, document: Any = None) -> tuple[int, Any]:
         body = b"" if document is None else json.dumps(document).encode()
@@ -448,7 +454,7 @@ def test_with_tls_only_clients_of_the_same_authority_are_served(tmp_path: Path) 
         assert ask("node") == 200
 
 
-# gRPC clients, through a real Envoy with the bridge.
+# gRPC clients.
 
 
 def free_port() -> int:
@@ -463,12 +469,12 @@ FULL = ("--set", "full.queue_capacity=0")
 
 @pytest.fixture
 def call(tmp_path: Path) -> Iterator[Call]:
-    """Calls a method of a server through its Envoy: `call(method, request, response type)`."""
+    """Calls a method of a server: `call(method, request, response type)`."""
     port = free_port()
     models = [scaled_model(tmp_path / "1.onnx", 2.0), scaled_model(tmp_path / "2.onnx", 10.0)]
     arguments = [f"scale:{number}={path}" for number, path in enumerate(models, 1)]
     with (
-        controlled_server(f"--grpc={port}", *arguments, f"full={models[0]}", *FULL),
+        controlled_server(f"--grpc={port}", *arguments, f"full={models[0]}", *FULL) as server,
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         grpc.channel_ready_future(channel).result(START_TIMEOUT_S)
@@ -480,6 +486,7 @@ def call(tmp_path: Path) -> Iterator[Call]:
                 response_deserializer=response.FromString,
             )(request, timeout=10, **options)
 
+        server.wait_until_ready()
         yield call
 
 
@@ -490,7 +497,7 @@ def infer_request(x: np.ndarray[Any, Any], model: str = "scale") -> pb.ModelInfe
     return request
 
 
-def test_grpc_clients_through_envoy(call: Call) -> None:
+def test_grpc_clients(call: Call) -> None:
     x = np.arange(8, dtype=np.float32).reshape(2, 4)
     answer = call("ModelInfer", infer_request(x), pb.ModelInferResponse)
     assert (answer.model_name, answer.model_version, answer.id) == ("scale", "2", "7")
@@ -547,3 +554,72 @@ def test_grpc_clients_see_the_right_status(call: Call) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         call("TraceSetting", pb.ServerLiveRequest(), pb.ServerLiveResponse)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_grpc_clients_stream_and_ask_what_there_is(tmp_path: Path) -> None:
+    port, model = free_port(), scaled_model(tmp_path / "model.onnx", 2.0)
+    with (
+        controlled_server(f"--grpc={port}", f"scale={model}") as server,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        server.wait_until_ready()
+        wanted = [infer_request(np.full((1, 4), n, np.float32)) for n in range(100)]
+        wanted[7].inputs[0].shape[1] = 5
+        stream = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelStreamInferResponse.FromString,
+        )
+        for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+            answers = list(stream(iter(wanted), timeout=30, compression=compression))
+            assert [bool(answer.error_message) for answer in answers] == [
+                n == 7 for n in range(100)
+            ]
+            for n, answer in enumerate(answers):
+                raw = answer.infer_response.raw_output_contents
+                assert n == 7 or np.frombuffer(raw[0], np.float32)[0] == 2 * n
+        for version in ("v1", "v1alpha"):
+            ask = channel.stream_stream(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )
+            questions = [
+                reflection_pb2.ServerReflectionRequest(list_services=""),
+                reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference"),
+                reflection_pb2.ServerReflectionRequest(
+                    file_containing_symbol="inference.GRPCInferenceService"
+                ),
+            ]
+            listed, unknown, described = ask(iter(questions), timeout=10)
+            names = {service.name for service in listed.list_services_response.service}
+            assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
+            assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+            assert described.file_descriptor_response.file_descriptor_proto
+
+
+def test_one_grpc_connection_carries_many_calls_and_large_ones(tmp_path: Path) -> None:
+    port, model = free_port(), scaled_model(tmp_path / "model.onnx", 2.0)
+
+    async def scenario() -> None:
+        options = [("grpc.max_receive_message_length", 64 << 20)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+            infer = channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer",
+                request_serializer=pb.ModelInferRequest.SerializeToString,
+                response_deserializer=pb.ModelInferResponse.FromString,
+            )
+
+            async def ask(value: int, rows: int) -> None:
+                x = np.full((rows, 4), value, np.float32)
+                answer = await infer(infer_request(x), timeout=30)
+                computed = np.frombuffer(answer.raw_output_contents[0], np.float32)
+                np.testing.assert_array_equal(computed.reshape(rows, 4), 2 * x)
+
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(500):
+                    tasks.create_task(ask(number, 60_000 if number % 100 == 0 else 1))
+
+    with controlled_server(f"--grpc={port}", f"scale={model}", "--max-batch-size=65536") as server:
+        server.wait_until_ready()
+        asyncio.run(scenario())

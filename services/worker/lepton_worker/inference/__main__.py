@@ -14,10 +14,12 @@ from lepton_ai.errors import LeptonError
 from lepton_ai.malloc import keep_freed_memory, use_one_heap
 from lepton_runtime.garbage import collect_garbage
 from lepton_runtime.http import HttpLimits, HttpServer
+from lepton_runtime.http2.connection import speak
 from lepton_worker.inference.app import App
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.control import Control
 from lepton_worker.inference.grpc_api import GrpcApi
+from lepton_worker.inference.grpc_streams import streaming
 from lepton_worker.inference.loader import Loader
 from lepton_worker.inference.model import load_engine
 from lepton_worker.inference.parent import follow_parent
@@ -50,21 +52,21 @@ async def serve(settings: Settings) -> None:
     repository = Repository(loader.try_first if settings.controlled else loader.trust, residents)
     service = InferenceService(repository, batcher)
     async with asyncio.TaskGroup() as tasks:
-        server = HttpServer(_app(settings, service, tasks).handle, _http_limits(settings))
+        server = HttpServer(
+            _app(settings, service, tasks).handle,
+            _http_limits(settings),
+            speak(streaming(settings.max_body_bytes)),
+        )
         tls = _tls_context(settings.tls) if settings.tls else None
         address = await server.listen(settings.host, settings.port, tls)
+        if settings.grpc_address:
+            await server.listen(*settings.grpc_address, tls)
         background = [tasks.create_task(server.sweep())]
         if settings.controlled:
             commands = _follow_commands(settings, repository, address, stop)
             background.append(tasks.create_task(commands))
         for source in settings.models:
             await repository.load(source)
-        if settings.grpc_address:
-            # gRPC costs ten megabytes, and few servers are asked for it directly.
-            from lepton_worker.inference.front import run_front
-
-            front = run_front(*settings.grpc_address, address, settings.max_body_bytes)
-            background.append(tasks.create_task(front))
         background.append(tasks.create_task(collect_garbage()))
         service.ready = True
         _log.info("listening on %s:%s", *address)
@@ -124,6 +126,7 @@ def _tls_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.client_authority)
     context.load_cert_chain(files.certificate, files.key)
     context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2", "http/1.1"])
     return context
 
 

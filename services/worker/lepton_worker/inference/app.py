@@ -5,6 +5,7 @@ from __future__ import annotations
 from lepton_runtime.http import Exchange
 from lepton_worker.inference import grpc_api, metrics
 from lepton_worker.inference.grpc_api import GrpcApi
+from lepton_worker.inference.grpc_streams import REFLECTION
 from lepton_worker.inference.repository import Repository
 from lepton_worker.inference.rest_api import RestApi
 
@@ -24,6 +25,8 @@ class App:
             self._grpc.handle(exchange)
         elif path == grpc_api.HEALTH_CHECK:
             self._grpc.check_health(exchange)
+        elif path.startswith(REFLECTION):
+            self._grpc.reflect(exchange)
         elif path == "/metrics":
             exchange.reply(200, metrics.CONTENT_TYPE, metrics.expose(self._repository))
         else:

@@ -1,12 +1,11 @@
-"""The protocol's gRPC side, as HTTP/1.1 exchanges of single messages.
+"""The protocol's gRPC side, as exchanges of single messages.
 
-Envoy's `grpc_http1_reverse_bridge` filter (with `withhold_grpc_frames`) stands between gRPC
-clients and this server: it sends each unary call as `POST /<service>/<method>` with the bare
-message as body, and makes a gRPC answer of what comes back. It knows a call's status from the
-HTTP status only, which is too coarse and carries no text; so an error also has the headers
-`lepton-grpc-status`, `lepton-grpc-message` and, where it says when to come back,
-`lepton-grpc-details`, which a Lua filter in Envoy, in front of the bridge, puts into the trailers
-(`front.py` has it).
+`lepton_runtime.http2` makes exchanges of a client's calls. In a cluster Envoy's
+`grpc_http1_reverse_bridge` filter (with `withhold_grpc_frames`) stands between: it sends each call
+as `POST /<service>/<method>` of HTTP/1.1 with the bare message as body, and makes a gRPC answer of
+what comes back. It knows a call's status from the HTTP status only, which is too coarse and carries
+no text; so an error also has the headers `lepton-grpc-status`, `lepton-grpc-message` and, where it
+says when to come back, `lepton-grpc-details`, which either makes the trailers of.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from lepton_ai.oip import Tensor, decode_raw, encode_raw, numpy_dtype, shaped
 from lepton_ai.oip.rest import Answer, InferenceRequest, WantedOutput
 from lepton_runtime.http import Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
+from lepton_worker.inference import reflection
 from lepton_worker.inference.deadline import timeout_us
 from lepton_worker.inference.repository_control import RepositoryControl
 from lepton_worker.inference.rest_api import chosen_version
@@ -94,10 +94,15 @@ class GrpcApi:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer, at once or later. Raises nothing: every error becomes an answer."""
+        method = self._methods.get(exchange.path.removeprefix(PREFIX), _not_offered)
+        self._guarded(method, exchange)
+
+    def reflect(self, exchange: Exchange) -> None:
+        """Answer a request of `grpc.reflection`."""
+        self._guarded(reflection.handle, exchange)
+
+    def _guarded(self, method: Callable[[Exchange], None], exchange: Exchange) -> None:
         try:
-            method = self._methods.get(exchange.path.removeprefix(PREFIX))
-            if method is None:
-                raise UnimplementedError(f"call {exchange.path} is not offered")
             method(exchange)
         except DecodeError:
             _reply_error(exchange, InvalidArgumentError("the body is not the call's message"))
@@ -177,6 +182,10 @@ class GrpcApi:
         request = pb.RepositoryModelUnloadRequest.FromString(exchange.body)
         done = partial(_reply_done, exchange, pb.RepositoryModelUnloadResponse())
         self._control.unload(request.model_name or request.repository_name, done)
+
+
+def _not_offered(exchange: Exchange) -> None:
+    raise UnimplementedError(f"call {exchange.path} is not offered")
 
 
 def decode_request(message: pb.ModelInferRequest, headers: dict[bytes, bytes]) -> InferenceRequest:

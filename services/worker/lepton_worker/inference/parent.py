@@ -1,8 +1,4 @@
-"""Processes that must not outlive the one that started them.
-
-`python -m lepton_worker.inference.parent PROGRAM ARGUMENTS…` becomes a program that has no such
-option of its own.
-"""
+"""Processes that must not outlive the one that started them."""
 
 from __future__ import annotations
 
@@ -22,8 +18,3 @@ def follow_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # It died before the request was made.
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    follow_parent()
-    os.execv(sys.argv[1], sys.argv[1:])  # noqa: S606 - no shell is the point

@@ -40,7 +40,7 @@ class Settings:
         models: Loaded at the start.
         host: Address to listen on.
         port: Port to listen on; 0 for any free one.
-        grpc_address: Where an Envoy of the server's own answers gRPC clients; None for nowhere.
+        grpc_address: A second address to listen on. Both speak HTTP/1.1, HTTP/2 and gRPC.
         tls: Required unless the address is loopback.
         insecure_bind: Whether an operator accepts another address without TLS.
         controlled: Whether an agent sends commands on standard input.
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("models", nargs="*", metavar="[NAME[:VERSION]=]PATH", help="an ONNX file, and its name")
     add("--http", default=str(defaults.port), metavar="[HOST:]PORT")
-    add("--grpc", metavar="[HOST:]PORT", help="answer gRPC there too, by an Envoy of its own")
+    add("--grpc", metavar="[HOST:]PORT", help="listen there too; either port answers REST and gRPC")
     add("--control", action="store_true", help="take commands as JSON lines on standard input")
     add("--threads", type=int, default=_own_cpus(), help="threads that compute one batch")
     add("--compute-threads", type=int, default=1, help="batches computed at the same time")
@@ -200,8 +200,6 @@ def _tls(options: argparse.Namespace) -> TlsFiles | None:
 
 
 def _check_exposure(settings: Settings) -> None:
-    if settings.tls is not None and settings.grpc_address is not None:
-        raise InvalidArgumentError("--grpc has no TLS", hint="use the cluster's gateway")
     hosts = [settings.host, *(settings.grpc_address or ())[:1]]
     exposed = [host for host in hosts if not _is_loopback(host)]
     if exposed and settings.tls is None and not settings.insecure_bind:
