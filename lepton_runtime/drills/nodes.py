@@ -23,7 +23,7 @@ class AgentKilled(Drill):
     name = "agent-killed"
     about = "kill -9 of the agent of a node that trains, which is started again"
     wanted = (("trains again", 1.5),)
-    lasts_s = 15.0
+    lasts_s = 8.0
 
     async def hurt(self, stage: Stage) -> Mapping[str, float]:
         """Kill the agent that does not host the lighthouse; how long until others take a step."""

@@ -26,7 +26,7 @@ class RankKilled(Drill):
     name = "rank-killed"
     about = "kill -9 of a rank"
     wanted = (("trains again", 1.5),)
-    lasts_s = 15.0
+    lasts_s = 8.0
 
     async def hurt(self, stage: Stage) -> Mapping[str, float]:
         """Kill one; how long until the others take a step."""

@@ -18,7 +18,9 @@ from safetensors.numpy import save_file
 from lepton_ai import Sequential
 from lepton_ai.learn.files import read_model
 from lepton_ai.learn.history import History
+from lepton_runtime.cancellation import end
 from lepton_worker.child import Child, start_child
+from lepton_worker.trainers import Trainers
 
 HOST = "127.0.0.1"
 WAIT_S = 120
@@ -81,21 +83,19 @@ class Job:
             optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"]
         )
         self.config = model.to_config()
-        self.children: list[Child] = []
+        self.trainers = Trainers()
+        self.children = contextlib.AsyncExitStack()
         self.tasks: asyncio.TaskGroup
 
     async def lighthouse(self) -> tuple[Child, str]:
         child = await start_child("lepton_worker.lighthouse", ["1", HOST])
-        self.children.append(child)
+        self.children.push_async_callback(child.kill)
         event = await anext(child.events())
         return child, f"http://{HOST}:{event['port']}"
 
     async def warm(self) -> Trainer:
-        child = await start_child("lepton_worker.trainer", environment={"RUST_LOG": "warn"})
-        self.children.append(child)
-        trainer = Trainer(child)
+        trainer = Trainer(await self.children.enter_async_context(self.trainers.one()))
         self.tasks.create_task(trainer.listen())
-        await trainer.until_told("warm")
         return trainer
 
     async def give(
@@ -154,12 +154,12 @@ class Job:
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Job]:
     job = Job(folder)
-    async with asyncio.TaskGroup() as job.tasks:
-        try:
+    keeping = asyncio.create_task(job.trainers.keep_spare())
+    try:
+        async with asyncio.TaskGroup() as job.tasks, job.children:
             yield job
-        finally:
-            for child in job.children:
-                await child.kill()
+    finally:
+        await end(keeping)
 
 
 def _together(event: dict[str, Any]) -> bool:

@@ -7,25 +7,66 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
 
 from lepton_runtime.processes import leashed
 
-__all__ = ["Child", "start_child"]
+__all__ = ["MAX_LINE_BYTES", "Child", "Process", "start_child"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.child")
-_MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_LINE_BYTES = 16 * 1024 * 1024
 _PRINTED_BYTES = 64 * 1024
 _STOP_S = 5.0
+
+
+class Process(Protocol):
+    """What is needed of `asyncio.subprocess.Process`."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def stdin(self) -> asyncio.StreamWriter | None:
+        """Where it hears."""
+        ...
+
+    @property
+    def stdout(self) -> asyncio.StreamReader | None:
+        """Where it tells."""
+        ...
+
+    @property
+    def stderr(self) -> asyncio.StreamReader | None:
+        """Where it prints."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, None before its end."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end."""
+        ...
 
 
 class Child:
     """A running child. Made by `start_child`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
 
     @property
@@ -50,13 +91,20 @@ class Child:
     async def events(self) -> AsyncGenerator[dict[str, Any]]:
         """What it tells, until it ends."""
         assert self._process.stdout is not None
-        async for line in self._process.stdout:
+        while line := await self._line(self._process.stdout):
             try:
                 event = orjson.loads(line)
             except orjson.JSONDecodeError:
                 _log.warning("child said no JSON", pid=self.pid)
                 continue
             yield event
+
+    @staticmethod
+    async def _line(stdout: asyncio.StreamReader) -> bytes:
+        try:
+            return await stdout.readline()
+        except ConnectionResetError:  # it ended before it had heard everything
+            return b""
 
     async def printed(self) -> AsyncIterator[str]:
         """Lines of its standard error, until it ends; one that is very long comes in pieces."""
@@ -101,7 +149,7 @@ async def start_child(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        limit=_MAX_LINE_BYTES,
+        limit=MAX_LINE_BYTES,
         env={**os.environ, **(environment or {})},
     )
     return Child(process)

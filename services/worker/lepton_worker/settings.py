@@ -11,6 +11,7 @@ from pydantic import Field
 
 from lepton_ai.rpc import TlsFiles
 from lepton_runtime.settings import RuntimeSettings
+from lepton_worker.devices import present
 
 __all__ = ["Listen", "WorkerSettings"]
 
@@ -57,7 +58,7 @@ class WorkerSettings(RuntimeSettings):
         description="Memory that it offers to tasks that ask for a certain amount.",
     )
     gpus: int = Field(
-        default_factory=lambda: len(list(Path("/dev").glob("nvidia[0-9]*"))),
+        default_factory=present,
         ge=0,
         description="Accelerators that it offers.",
     )

@@ -1,4 +1,4 @@
-"""`python -m lepton_worker.trainer`: what needs torch. Imports it, then waits for work."""
+"""`python -m lepton_worker.trainer`: imports torch, then trains in copies of itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from lepton_ai.malloc import keep_freed_memory
 from lepton_worker.channel import AgentChannel
 from lepton_worker.checkpoints import Checkpoints
 from lepton_worker.chunked import ChunkedFile
-from lepton_worker.devices import see_only
+from lepton_worker.devices import present, see_only
+from lepton_worker.forking import go_on_as_copy
 from lepton_worker.rank import Rank
 from lepton_worker.rendezvous import keep_store
 from lepton_worker.work import RankWork, ScoreWork
@@ -28,11 +29,12 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Do what the agent says: train or score, and publish when told to; or keep a store."""
+    """Do what the agent says, each time in a copy: train, score and publish, or keep a store."""
     keep_freed_memory()
-    channel = AgentChannel()
     _rehearse()
-    channel.tell("warm")
+    if not go_on_as_copy():
+        return
+    channel = AgentChannel()
     message = channel.hear()
     if message is None:
         return
@@ -54,7 +56,12 @@ def main() -> None:
 
 
 def _rehearse() -> None:
-    """Take one small step: torch and torchmetrics load much of themselves when first used."""
+    """Take one small step: torch and torchmetrics load much of themselves when first used.
+
+    Not where there is an accelerator: copies of a process that has taken it cannot.
+    """
+    if present():
+        return
     model = Sequential((2,), [("dense", {"units": 2, "activation": "softmax"})])
     model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     model.fit(np.zeros((2, 2)), np.zeros(2, np.int64), epochs=1)

@@ -1,89 +1,69 @@
-"""A trainer that has imported torch and waits, so that a job starts at once."""
+"""Trainers, each a copy of one process that has imported torch, so that it is there at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 
-from lepton_runtime.cancellation import end
-from lepton_worker.child import Child, start_child
+import structlog
+
+from lepton_ai.errors import LeptonError, UnavailableError
+from lepton_worker.child import Child
 from lepton_worker.devices import NO_DEVICES
+from lepton_worker.template import Template, open_template
 
 __all__ = ["Trainers"]
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.trainers")
 _MODULE = "lepton_worker.trainer"
 # torchft tells of every step otherwise, in the log of the job.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RUST_LOG": "warn", **NO_DEVICES}
+_WAIT_S = 120.0
+_AGAIN_S = 1.0
 
 
 class Trainers:
-    """The node's trainers, and one to spare while none trains.
+    """The node's trainers, and what they are copies of.
 
-    To get one ready takes seconds of a processor, which are not taken from a rank that trains.
+    To import torch takes seconds of a processor: once, and not when a rank is missed.
     """
 
     def __init__(self) -> None:
-        self._spare: Child | None = None
-        self._warming: asyncio.Task[None] | None = None
-        self._training = 0
-        self._ended = asyncio.Event()
+        self._template: Template | None = None
+        self._warm = asyncio.Event()
 
     @property
     def spare(self) -> int:
-        """How many are ready."""
-        warm = self._warming is not None and self._warming.done()
-        return int(self._is_there and warm)
-
-    @property
-    def _is_there(self) -> bool:
-        return self._spare is not None and self._spare.is_alive
+        """Whether one would be there at once, as a number."""
+        return int(self._warm.is_set())
 
     @asynccontextmanager
     async def one(self) -> AsyncGenerator[Child]:
-        """A trainer that waits for its work; it is ended at the end."""
-        self._training += 1
-        child = await self._take()
+        """A trainer that waits for its work; it is ended at the end.
+
+        Raises:
+            UnavailableError: There is none.
+        """
         try:
+            async with asyncio.timeout(_WAIT_S):
+                await self._warm.wait()
+        except TimeoutError:
+            raise UnavailableError(f"no trainer was ready within {_WAIT_S:g} s") from None
+        assert self._template is not None
+        async with self._template.copy() as child:
             yield child
-        finally:
-            await child.kill()
-            self._training -= 1
-            self._ended.set()
 
     async def keep_spare(self) -> None:
-        """Keep one ready until cancelled."""
-        try:
-            while True:
-                if not self._training and not self._is_there:
-                    self._spare = await _start()
-                    self._warming = asyncio.create_task(_told(self._spare), name="warming")
-                await self._ended.wait()
-                self._ended.clear()
-        finally:
-            spare = await self._given_up()
-            if spare is not None:
-                await spare.kill()
-
-    async def _take(self) -> Child:
-        child = await self._given_up()
-        return child if child is not None and child.is_alive else await _start()
-
-    async def _given_up(self) -> Child | None:
-        """The spare one, of which nobody here hears any more."""
-        child, self._spare = self._spare, None
-        warming, self._warming = self._warming, None
-        if warming is not None:
-            await end(warming)
-        return child
-
-
-async def _told(child: Child) -> None:
-    """Wait for a child's first word: a trainer says that it is warm."""
-    async with aclosing(child.events()) as events:
-        async for _ in events:
-            return
-
-
-async def _start() -> Child:
-    return await start_child(_MODULE, environment=_ENVIRONMENT)
+        """Keep what they are copies of until cancelled."""
+        while True:
+            try:
+                async with open_template(_MODULE, _ENVIRONMENT) as self._template:
+                    self._warm.set()
+                    code = await self._template.ended()
+                    _log.warning("what trainers are copies of has ended", code=code)
+            except LeptonError as error:
+                _log.warning("no trainer can be started", reason=str(error))
+            finally:
+                self._warm.clear()
+            await asyncio.sleep(_AGAIN_S)
