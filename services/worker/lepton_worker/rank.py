@@ -55,16 +55,18 @@ class Rank:
 
     def train(self, report: Report) -> None:
         """Take every step that is left."""
-        began, reported, samples = time.monotonic(), 0.0, 0
+        began, reported, samples, ranks = time.monotonic(), 0.0, 0, 0
         while self._trainer.steps_done < self._total_steps:
             taken = self._step()
             if not taken:
                 continue  # a rank that joins does not know yet how far the others are
             samples += taken
             now = time.monotonic()
-            if now - reported > _REPORT_S or self._trainer.steps_done == self._total_steps:
+            resized = self._quorum.expected.ranks != ranks
+            done = self._trainer.steps_done == self._total_steps
+            if resized or done or now - reported > _REPORT_S:
                 report(self._progress(samples / (now - began)))
-                reported = now
+                reported, ranks = now, self._quorum.expected.ranks
         self._quorum.end()
 
     def move_lighthouse(self, address: str) -> None:
