@@ -14,7 +14,7 @@ from lepton_runtime.state import Lease, State, Write
 
 __all__ = ["NODE_TTL_S", "Membership", "join"]
 
-NODE_TTL_S = 4.0
+NODE_TTL_S = 3.0
 Returning = Callable[[], Awaitable[None]]
 _RETRY_S = 0.5
 

@@ -42,7 +42,7 @@ class RuntimeSettings(BaseSettings):
     tls_key: Path | None = None
     tls_authority: Path | None = None
     lease_ttl_s: float = Field(
-        4.0, ge=2.0, description="Seconds of silence after which this node counts as lost."
+        3.0, ge=2.0, description="Seconds of silence after which this node counts as lost."
     )
     metrics_port: int | None = Field(None, description="Port for Prometheus; none by default.")
     log_format: Literal["json", "console"] = "json"
