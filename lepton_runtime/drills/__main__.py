@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ def main() -> int:
         repeats = given.repeats or drill.repeats
         results[drill] = asyncio.run(_shown(drill, repeats, given.seed))
     print(f"load: a job that trains, and at least {LEAST_PER_S:g} requests/s answered")
+    print(f"machine: {os.cpu_count()} processors, load average {os.getloadavg()[2]:.1f}")
     print_report(results)
     return int(any(outcome.broken for outcomes in results.values() for outcome in outcomes))
 
