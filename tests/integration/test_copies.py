@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from lepton_ai.errors import UnavailableError
-from lepton_runtime.cancellation import end
 from lepton_worker import template, trainers
 from lepton_worker.child import Child
 from lepton_worker.trainers import Trainers
+from tests.support.trainers import kept_trainers
 
 TIMEOUT_S = 30
 # What stands for a trainer: it says back what it hears, and prints it, until it hears no more.
@@ -40,13 +40,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def kept(scenario: Callable[[Trainers], Awaitable[None]]) -> None:
     async def run() -> None:
-        pool = Trainers()
-        keeping = asyncio.create_task(pool.keep_spare())
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await scenario(pool)
-        finally:
-            await end(keeping)
+        async with asyncio.timeout(TIMEOUT_S), kept_trainers() as pool:
+            await scenario(pool)
         assert not pool.spare
 
     asyncio.run(run())

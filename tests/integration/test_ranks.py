@@ -14,7 +14,7 @@ from lepton_worker.agent import StatusWriter
 from lepton_worker.child import Child
 from lepton_worker.devices import Devices
 from lepton_worker.ranks import Ranks, rank_of
-from lepton_worker.trainers import Trainers
+from tests.support.trainers import kept_trainers
 
 TIMEOUT_S = 120
 MIB = 1024 * 1024
@@ -37,8 +37,8 @@ def test_a_rank_over_its_memory_is_ended_and_says_so(kind: str) -> None:
         placed = await state.commit([], [Write("/lepton/v1/tasks/w1/j-r3/1", b"")])
         assert placed is not None
         task.placed_revision = placed
-        ranks = Ranks(MemoryBus(), statuses, Trainers(), Devices(0), {})
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(TIMEOUT_S), kept_trainers() as trainers:
+            ranks = Ranks(MemoryBus(), statuses, trainers, Devices(0), {})
             await ranks.run(task, {"work": "store", "bind": "127.0.0.1"}, heard_out)
         said = statuses.latest("j-r3")
         assert (said.state, said.user_error) == (task_pb2.TASK_STATE_FAILED, True)
@@ -50,7 +50,7 @@ def test_a_rank_over_its_memory_is_ended_and_says_so(kind: str) -> None:
 
 def test_a_trainer_that_waits_for_work_sees_no_accelerator() -> None:
     async def scenario() -> None:
-        async with Trainers().one() as child:
+        async with kept_trainers() as trainers, trainers.one() as child:
             environment = await asyncio.to_thread(Path(f"/proc/{child.pid}/environ").read_bytes)
             assert b"CUDA_VISIBLE_DEVICES=" in environment.split(b"\0")
 

@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 from lepton_ai import Sequential
 from lepton_ai.learn.files import read_model
 from lepton_ai.learn.history import History
-from lepton_runtime.cancellation import end
 from lepton_worker.child import Child, start_child
 from lepton_worker.trainers import Trainers
+from tests.support.trainers import kept_trainers
 
 HOST = "127.0.0.1"
 WAIT_S = 120
@@ -71,7 +71,7 @@ class Trainer:
 class Job:
     """A job's processes, ended at the end of a test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trainers: Trainers) -> None:
         rng = np.random.default_rng(0)
         x = rng.normal(size=(2_000, 8)).astype(np.float32)
         y = (x @ rng.normal(size=(8, 3))).argmax(axis=1)
@@ -83,7 +83,7 @@ class Job:
             optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"]
         )
         self.config = model.to_config()
-        self.trainers = Trainers()
+        self.trainers = trainers
         self.children = contextlib.AsyncExitStack()
         self.tasks: asyncio.TaskGroup
 
@@ -153,13 +153,10 @@ class Job:
 
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Job]:
-    job = Job(folder)
-    keeping = asyncio.create_task(job.trainers.keep_spare())
-    try:
+    async with kept_trainers() as trainers:
+        job = Job(folder, trainers)
         async with asyncio.TaskGroup() as job.tasks, job.children:
             yield job
-    finally:
-        await end(keeping)
 
 
 def _together(event: dict[str, Any]) -> bool:
