@@ -77,6 +77,11 @@ class Plan:
     rungs: Rungs | None = None
     maximize: bool = False
 
+    @property
+    def height(self) -> int:
+        """How many rungs there are."""
+        return len(self.rungs.resources()) if self.rungs else 1
+
     def parameters(self, trial: int, rung: int) -> dict[str, Value]:
         """The parameters of a trial on a rung."""
         given = dict(self.trials[trial])
@@ -142,9 +147,8 @@ def next_runs(plan: Plan, runs: Sequence[Run], free: int) -> list[Run]:
     """
     started = {(run.trial, run.rung) for run in runs}
     wanted: list[Run] = []
-    rungs = len(plan.rungs.resources()) if plan.rungs else 1
     factor = plan.rungs.factor if plan.rungs else 1
-    for rung in reversed(range(rungs - 1)):
+    for rung in reversed(range(plan.height - 1)):
         good = [run for run in _ranked(plan, runs) if run.rung == rung]
         ended = sum(run.ended and run.rung == rung for run in runs)
         promoted = good[: ended // factor]

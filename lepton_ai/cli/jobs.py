@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import uuid
 from pathlib import Path
 from typing import Annotated
 
@@ -172,8 +174,10 @@ def sweep(  # noqa: PLR0917 - options, which typer passes by name
         priority=priority,
         time_limit_s=parse_duration(time_limit),
     )
-    if name:
-        options["name"] = name
+    if not name:
+        name = f"sweep-{uuid.uuid4().hex[:8]}"
+        print(f"the same command with --name {name} takes it up again", file=sys.stderr)
+    options["name"] = name
     with Cluster() as cluster:
         found = cluster.sweep(
             read_model_file(file) if dataset else file,

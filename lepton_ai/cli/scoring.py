@@ -25,6 +25,7 @@ __all__ = ["batch_predict", "evaluate"]
 
 Model = Annotated[str, typer.Argument(help="Published: NAME, NAME:VERSION or NAME@ALIAS.")]
 Dataset = Annotated[str, typer.Argument(help="Stored: NAME or NAME:VERSION.")]
+Variant = Annotated[str, typer.Option(help="Published with it, such as int8.")]
 Split = Annotated[str, typer.Option(help="Default: test where there is one, else train.")]
 
 
@@ -32,6 +33,7 @@ def evaluate(  # noqa: PLR0917 - options, which typer passes by name
     model: Model,
     dataset: Dataset,
     split: Split = "",
+    variant: Variant = "",
     workers: Workers = "1",
     cpus: Cpus = 1.0,
     memory: Memory = "0",
@@ -56,7 +58,7 @@ def evaluate(  # noqa: PLR0917 - options, which typer passes by name
         idempotency_key=idempotency_key,
     )
     with Cluster() as cluster:
-        job = cluster.submit_evaluation(model, dataset, split=split, **options)
+        job = cluster.submit_evaluation(model, dataset, split=split, variant=variant, **options)
         submitted(cluster, job, wait)
 
 
@@ -67,6 +69,7 @@ def batch_predict(  # noqa: PLR0917 - options, which typer passes by name
         str, typer.Option(help="Dataset of which the model's outputs become the next version.")
     ],
     split: Split = "",
+    variant: Variant = "",
     workers: Workers = "1",
     cpus: Cpus = 1.0,
     memory: Memory = "0",
@@ -91,5 +94,7 @@ def batch_predict(  # noqa: PLR0917 - options, which typer passes by name
         idempotency_key=idempotency_key,
     )
     with Cluster() as cluster:
-        job = cluster.submit_prediction(model, dataset, output, split=split, **options)
+        job = cluster.submit_prediction(
+            model, dataset, output, split=split, variant=variant, **options
+        )
         submitted(cluster, job, wait)

@@ -185,7 +185,13 @@ class AsyncJobs:
         return await self.submit_spec(_spec(options, script=work), key)
 
     async def submit_evaluation(
-        self, model: str, dataset: str, *, split: str = "", **options: Unpack[JobOptions]
+        self,
+        model: str,
+        dataset: str,
+        *,
+        split: str = "",
+        variant: str = "",
+        **options: Unpack[JobOptions],
     ) -> job_pb2.Job:
         """Measure a published model on a stored dataset, without waiting for it.
 
@@ -197,13 +203,14 @@ class AsyncJobs:
             model: ``"name"`` for the newest version, ``"name:3"`` or ``"name@alias"``.
             dataset: ``"name"`` or ``"name:version"``, with columns x and y.
             split: Of the dataset; by default "test" where there is one, else "train".
+            variant: Measure this variant, published with the model, such as ``"int8"``.
             options: See `JobOptions`. Workers come and go without a row done twice or left out.
 
         Raises:
             InvalidArgumentError: The model names no loss, or the split has no labels.
             NotFoundError: There is no such model, dataset or split.
         """
-        score = job_pb2.ScoreSpec(model=model, dataset=dataset, split=split)
+        score = job_pb2.ScoreSpec(model=model, dataset=dataset, split=split, variant=variant)
         key = options.get("idempotency_key", "")
         return await self.submit_spec(_spec(options, score=score), key)
 
@@ -214,6 +221,7 @@ class AsyncJobs:
         output: str,
         *,
         split: str = "",
+        variant: str = "",
         **options: Unpack[JobOptions],
     ) -> job_pb2.Job:
         """Store what a published model makes of a stored dataset, without waiting for it.
@@ -229,6 +237,7 @@ class AsyncJobs:
             output: Name of the dataset that holds the outputs.
             split: Of the dataset; by default "test" where there is one, else "train". The outputs
                 are a split of the same name.
+            variant: Run this variant, published with the model, such as ``"int8"``.
             options: See `JobOptions`. Workers come and go without a row done twice or left out.
 
         Raises:
@@ -236,7 +245,9 @@ class AsyncJobs:
             NotFoundError: There is no such model, dataset or split.
         """
         check_name("dataset", output)
-        score = job_pb2.ScoreSpec(model=model, dataset=dataset, split=split, output=output)
+        score = job_pb2.ScoreSpec(
+            model=model, dataset=dataset, split=split, output=output, variant=variant
+        )
         key = options.get("idempotency_key", "")
         return await self.submit_spec(_spec(options, score=score), key)
 
@@ -311,7 +322,11 @@ class AsyncJobs:
             return await self.submit(model, dataset, seed=seed, **run, **own)
 
         plan = Plan(drawn, rungs, maximize)
-        return await Sweeper(plan, submit, self._until_ended, metric, name, tell).run(parallel)
+        sweeper = Sweeper(plan, submit, self._until_ended, self._job_keys, metric, name, tell)
+        return await sweeper.run(parallel)
+
+    async def _job_keys(self) -> set[str]:
+        return {job.idempotency_key for job in await self.jobs()}
 
     async def _until_ended(self, job_id: str) -> job_pb2.Job:
         async for event in self.watch(job_id):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Sweeper:
         plan: What to try.
         submit: Makes a job of a trial.
         until_ended: Waits for a job's end.
+        known_keys: Tells the idempotency keys of all jobs that there are.
         metric: What tells how good a trial is.
         name: Of the sweep.
         tell: Told each trial that ends.
@@ -67,6 +69,7 @@ class Sweeper:
         plan: Plan,
         submit: Submit,
         until_ended: Callable[[str], Awaitable[job_pb2.Job]],
+        known_keys: Callable[[], Awaitable[set[str]]],
         metric: str,
         name: str,
         tell: Callable[[Trial], None],
@@ -74,6 +77,7 @@ class Sweeper:
         self._plan = plan
         self._submit = submit
         self._until_ended = until_ended
+        self._known_keys = known_keys
         self._metric = metric
         self._name = name
         self._tell = tell
@@ -87,13 +91,16 @@ class Sweeper:
             InvalidArgumentError: Jobs do not tell the metric.
             ConflictError: Every trial failed.
         """
+        begin = await self._former()
         waiting: set[asyncio.Task[None]] = set()
         try:
             while True:
-                free = parallel - len(waiting)
-                for run in next_runs(self._plan, list(self._runs.values()), free):
+                free = max(0, parallel - len(waiting) - len(begin))
+                begin += next_runs(self._plan, list(self._runs.values()), free)
+                for run in begin:
                     self._runs[run.trial, run.rung] = run
                     waiting.add(asyncio.create_task(self._one(run)))
+                begin = []
                 if not waiting:
                     return self._result()
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -104,9 +111,24 @@ class Sweeper:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
+    async def _former(self) -> list[Run]:
+        """What this sweep ran before: it counts before anything else is chosen."""
+        known = await self._known_keys()
+        every = itertools.product(range(len(self._plan.trials)), range(self._plan.height))
+        runs = [Run(trial, rung) for trial, rung in every]
+        former = [run for run in runs if self._key(run) in known]
+        for run in former:
+            self._runs[run.trial, run.rung] = run
+        return former
+
+    def _key(self, run: Run) -> str:
+        parameters = self._plan.parameters(run.trial, run.rung)
+        content = json.dumps([parameters, run.trial, run.rung], sort_keys=True)
+        return f"{self._name}-{hashlib.blake2b(content.encode(), digest_size=10).hexdigest()}"
+
     async def _one(self, run: Run) -> None:
         parameters = self._plan.parameters(run.trial, run.rung)
-        submitted = await self._submit(parameters, _key(self._name, parameters, run))
+        submitted = await self._submit(parameters, self._key(run))
         job = await self._until_ended(submitted.id)
         at = run.trial, run.rung
         self._runs[at] = Run(*at, ended=True, score=score_of(job, self._metric))
@@ -185,8 +207,3 @@ def _options(at: Any, step: str) -> Any:
     """Of a pair of a name and options, as layers and optimizers are, the options."""
     pair = isinstance(at, list) and len(at) == 2 and isinstance(at[1], dict)
     return at[1] if pair and not step.isdigit() else at
-
-
-def _key(name: str, parameters: Mapping[str, Value], run: Run) -> str:
-    content = json.dumps([parameters, run.trial, run.rung], sort_keys=True)
-    return f"{name}-{hashlib.blake2b(content.encode(), digest_size=10).hexdigest()}"

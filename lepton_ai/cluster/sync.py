@@ -304,10 +304,18 @@ class Cluster:
         )
 
     def submit_evaluation(
-        self, model: str, dataset: str, *, split: str = "", **options: Unpack[JobOptions]
+        self,
+        model: str,
+        dataset: str,
+        *,
+        split: str = "",
+        variant: str = "",
+        **options: Unpack[JobOptions],
     ) -> job_pb2.Job:
         """Measure a published model on a stored dataset, without waiting for it."""
-        return self._loop.run(self._inner.submit_evaluation(model, dataset, split=split, **options))
+        return self._loop.run(
+            self._inner.submit_evaluation(model, dataset, split=split, variant=variant, **options)
+        )
 
     def submit_prediction(
         self,
@@ -316,11 +324,14 @@ class Cluster:
         output: str,
         *,
         split: str = "",
+        variant: str = "",
         **options: Unpack[JobOptions],
     ) -> job_pb2.Job:
         """Store what a published model makes of a stored dataset, without waiting for it."""
         return self._loop.run(
-            self._inner.submit_prediction(model, dataset, output, split=split, **options)
+            self._inner.submit_prediction(
+                model, dataset, output, split=split, variant=variant, **options
+            )
         )
 
     def sweep(

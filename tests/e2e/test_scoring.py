@@ -62,6 +62,16 @@ def test_a_model_is_measured_and_its_outputs_are_kept(cluster, digits, published
     np.testing.assert_array_equal(part, kept[5:8])
 
 
+def test_a_variant_is_measured_like_its_model(cluster, digits, published, command):
+    sample = digits["train"][0][..., np.newaxis]
+    cluster.client.publish(published, "small", variants=["int8"], sample=sample)
+    words = ("evaluate", "small", "digits", "--wait")
+    whole, small = command(*words).split()[0], command(*words, "--variant", "int8").split()[0]
+    metrics = [dict(cluster.client.job(job_id).result.metrics) for job_id in (whole, small)]
+    assert metrics[0] != metrics[1]
+    assert metrics[0]["accuracy"] == pytest.approx(metrics[1]["accuracy"], abs=0.02)
+
+
 def test_rows_are_downloaded(cluster, digits, command, tmp_path):
     command("datasets", "download", "digits", str(tmp_path / "d.npz"), "--split", "test")
     with np.load(tmp_path / "d.npz") as found:

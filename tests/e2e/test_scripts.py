@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,30 @@ def test_a_sweep_finds_the_best(cluster, command):
     assert first[-1].endswith("  0  x=3")
     again = command(*words, "--name", "parabola").splitlines()
     assert again[-1] == first[-1]  # the same jobs
+
+
+def test_a_sweep_whose_client_is_killed_goes_on_where_it_was(cluster, command, monkeypatch):
+    monkeypatch.setenv("LEPTON_ADDRESS", cluster.profile.address)
+    monkeypatch.setenv("LEPTON_API_KEY", cluster.profile.api_key)
+    words = ("sweep", str(PROGRAMS / "objective.py"), "--set", "x=1,2,3,4", "--minimize", "loss")
+    words = (*words, "--parallel", "1", "--name", "interrupted")
+    client = subprocess.Popen(
+        [Path(sys.executable).with_name("lepton"), *words], stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdout is not None
+    with client, client.stdout:
+        told = client.stdout.readline().split()
+        client.kill()
+    before = jobs_of(cluster, "interrupted")
+    assert 1 <= len(before) < 4
+    lines = [line.split() for line in command(*words).splitlines()]
+    assert lines[-1][0] == "best:"
+    assert lines[-1][-1] == "x=3"
+    assert told in lines
+    assert sorted(line[-1] for line in lines[:-1]) == ["x=1", "x=2", "x=3", "x=4"]
+    after = jobs_of(cluster, "interrupted")
+    assert {line[0] for line in lines[:-1]} == after >= before
+
+
+def jobs_of(cluster, name):
+    return {job.id for job in cluster.client.jobs() if job.spec.name == name}

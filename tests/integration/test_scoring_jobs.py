@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from lepton_ai import Sequential
 from lepton_ai.chunking import CHUNK_BYTES
-from lepton_ai.proto.v1 import job_pb2, node_pb2, storage_pb2, task_pb2
+from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
 from lepton_ai.splits import arrays_to_split, read_split
 from lepton_runtime import keys
+from lepton_runtime.bus import EVENTS
 from lepton_runtime.cancellation import end
 from lepton_runtime.clock import SystemClock
 from lepton_runtime.election import Election
@@ -30,6 +31,7 @@ from lepton_runtime.memory import MemoryBus, MemoryState
 from lepton_runtime.state import Put, Remove, Snapshot, Write
 from lepton_scheduler.cluster import ENDED
 from lepton_scheduler.leader import Leader
+from lepton_scheduler.transitions import moved
 from lepton_worker.agent import Agent, StatusWriter
 from lepton_worker.devices import Devices
 from lepton_worker.runners import Runners
@@ -76,17 +78,20 @@ class Storage(Objects):
             onnx_object=await self.store(path),
             model_config=json.dumps(self.learner.to_config()),
         )
-        self._split, content = arrays_to_split("test", {"x": self.x, "y": self.y})
-        path.write_bytes(content)
-        self._split.object_id = await self.store(path)
+        self._splits: dict[str, storage_pb2.Split] = {}
+        for name, x in ("points:1", self.x), ("narrow:1", self.x[:, :3]):
+            split, content = arrays_to_split("test", {"x": x, "y": self.y})
+            path.write_bytes(content)
+            split.object_id = await self.store(path)
+            self._splits[name] = split
 
     async def model(self, name: str, version: int) -> storage_pb2.Model:
         assert (name, version) == ("plane", 1)
         return self._model
 
     async def split(self, dataset: str, split: str) -> storage_pb2.Split:
-        assert (dataset, split) == ("points:1", "test")
-        return self._split
+        assert split == "test"
+        return self._splits[dataset]
 
     async def size_bytes(self, object_id: str) -> int:
         return (await self.fetch(object_id)).stat().st_size
@@ -133,19 +138,26 @@ class World:
         await end(self.agents.pop(name))
         await self.state.commit([], [Remove(keys.node(name))])
 
+    def pids(self, rank: str) -> list[int]:
+        """The processes of a rank."""
+        found = (runners.pid(rank) for runners in self.runners.values())
+        return [pid for pid in found if pid]
+
     def kill(self, rank: str) -> None:
         """kill -9 the process of a rank."""
-        (pid,) = filter(None, (runners.pid(rank) for runners in self.runners.values()))
+        (pid,) = self.pids(rank)
         os.kill(pid, signal.SIGKILL)
 
-    async def submit(self, job_id: str, output: str, workers: int, **more: Any) -> None:
+    async def submit(
+        self, job_id: str, output: str, workers: int, dataset: str = "points:1"
+    ) -> None:
         job = job_pb2.Job(id=job_id, state=job_pb2.JOB_STATE_QUEUED, attempt=1)
         job.spec.workers.min, job.spec.workers.max = 1, workers
-        job.spec.resources.CopyFrom(node_pb2.Resources(cpus=1, **more))
+        job.spec.resources.CopyFrom(node_pb2.Resources(cpus=1))
         job.spec.score.CopyFrom(
             job_pb2.ScoreSpec(
                 model="plane:1",
-                dataset="points:1",
+                dataset=dataset,
                 split="test",
                 output=output,
                 shard_rows=SHARD_ROWS,
@@ -264,5 +276,41 @@ def test_an_evaluation_survives_the_loss_of_a_node(tmp_path: Path) -> None:
                 assert found[f"rows[{number}]"] == (storage.y == number).sum()
             undisturbed = await _undisturbed(world, "")
             assert found == dict(undisturbed.result.metrics)
+
+    asyncio.run(scenario())
+
+
+def test_data_that_does_not_fit_the_model_fails_the_job_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, "w1") as world:
+            await world.submit("j-1", "guesses", workers=1, dataset="narrow:1")
+            job = await world.ended("j-1")
+            assert job.state == job_pb2.JOB_STATE_FAILED
+            assert "has shape [64, 3]" in job.reason
+            assert "this model takes [-1, 64]" in job.reason
+            placed = [
+                event_pb2.Event.FromString(message.payload).task_placed.task.attempt
+                for message in await world.bus.kept(f"{EVENTS}.TaskPlaced")
+            ]
+            assert placed == [1]
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_job_stops_its_ranks_within_seconds(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, "w1", "w2") as world:
+            await world.submit("j-1", "", workers=2)
+            await world.half_way("j-1")
+            ranks = [*world.pids("j-1-r0"), *world.pids("j-1-r1")]
+            assert len(ranks) == 2
+            record = await world.state.get(keys.job("j-1"))
+            assert record is not None
+            cancelled = job_pb2.JOB_STATE_CANCELLED
+            job = moved(job_pb2.Job.FromString(record.value), cancelled, "no need", 1.0)
+            await world.state.commit([], [Write(record.key, job.SerializeToString())])
+            async with asyncio.timeout(5):
+                while any(Path(f"/proc/{pid}").exists() for pid in ranks):  # noqa: ASYNC110, ASYNC240
+                    await asyncio.sleep(0.02)
 
     asyncio.run(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 
 import pytest
 
@@ -62,9 +63,11 @@ class Jobs:
     def __init__(self) -> None:
         self.parameters: dict[str, dict[str, Value]] = {}
         self.under_way = self.most_under_way = 0
+        self.submissions = Counter[str]()
 
     async def submit(self, parameters: dict[str, Value], key: str) -> job_pb2.Job:
         self.parameters.setdefault(key, parameters)
+        self.submissions[key] += 1
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         return job_pb2.Job(id=key)
@@ -80,7 +83,10 @@ class Jobs:
 
     def sweep(self, plan: Plan, told: list[Trial] | None = None) -> Sweeper:
         told = [] if told is None else told
-        return Sweeper(plan, self.submit, self.until_ended, "loss", "s", told.append)
+        return Sweeper(plan, self.submit, self.until_ended, self.keys, "loss", "s", told.append)
+
+    async def keys(self) -> set[str]:
+        return set(self.parameters)
 
 
 def test_a_sweep_finds_the_best_with_a_few_jobs_at_a_time() -> None:
@@ -101,6 +107,34 @@ def test_a_sweep_that_is_started_again_has_the_same_jobs() -> None:
     first = set(jobs.parameters)
     asyncio.run(jobs.sweep(plan).run(parallel=2))
     assert set(jobs.parameters) == first
+
+
+def test_a_sweep_whose_client_died_ends_with_the_trials_that_it_had_and_none_twice() -> None:
+    """What an earlier client chose counts, though from what it knew another would choose others."""
+    plan = Plan(grid({"x": list(range(9))}), Rungs("epochs", 1, 9))
+    for trials_until_death in range(1, 12):
+        jobs, told = Jobs(), list[Trial]()
+
+        class ClientDiedError(Exception):
+            pass
+
+        def tell(trial: Trial) -> None:
+            told.append(trial)  # noqa: B023 - called within this turn
+            if len(told) == trials_until_death:  # noqa: B023
+                raise ClientDiedError
+
+        with pytest.raises(ClientDiedError):
+            asyncio.run(
+                Sweeper(plan, jobs.submit, jobs.until_ended, jobs.keys, "loss", "s", tell).run(3)
+            )
+        before = dict(jobs.parameters)
+        jobs.submissions.clear()
+        found = asyncio.run(jobs.sweep(plan).run(parallel=3))
+        assert {trial.job_id for trial in found.trials} == jobs.parameters.keys() >= before.keys()
+        assert max(jobs.submissions.values()) == 1
+        values = [tuple(trial.parameters.values()) for trial in found.trials]
+        assert len(set(values)) == len(values)
+        assert found.best.parameters == {"x": 3, "epochs": 9}
 
 
 def test_a_sweep_of_failures_says_so() -> None:

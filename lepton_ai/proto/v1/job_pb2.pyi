@@ -87,18 +87,20 @@ class ScriptSpec(_message.Message):
     def __init__(self, source_object: _Optional[str] = ..., entry: _Optional[str] = ..., arguments: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ScoreSpec(_message.Message):
-    __slots__ = ("model", "dataset", "split", "output", "shard_rows")
+    __slots__ = ("model", "dataset", "split", "output", "shard_rows", "variant")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     SHARD_ROWS_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
     model: str
     dataset: str
     split: str
     output: str
     shard_rows: int
-    def __init__(self, model: _Optional[str] = ..., dataset: _Optional[str] = ..., split: _Optional[str] = ..., output: _Optional[str] = ..., shard_rows: _Optional[int] = ...) -> None: ...
+    variant: str
+    def __init__(self, model: _Optional[str] = ..., dataset: _Optional[str] = ..., split: _Optional[str] = ..., output: _Optional[str] = ..., shard_rows: _Optional[int] = ..., variant: _Optional[str] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("job_id", "step", "object_id", "created_at")

@@ -62,16 +62,18 @@ class Split(_message.Message):
     def __init__(self, name: _Optional[str] = ..., object_id: _Optional[str] = ..., rows: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
 
 class DatasetOrigin(_message.Message):
-    __slots__ = ("job_id", "model", "dataset", "dataset_object")
+    __slots__ = ("job_id", "model", "dataset", "dataset_object", "variant")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     DATASET_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     model: str
     dataset: str
     dataset_object: str
-    def __init__(self, job_id: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_object: _Optional[str] = ...) -> None: ...
+    variant: str
+    def __init__(self, job_id: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., dataset_object: _Optional[str] = ..., variant: _Optional[str] = ...) -> None: ...
 
 class Dataset(_message.Message):
     __slots__ = ("name", "version", "splits", "tenant", "created_at", "deleted_at", "origin")

@@ -165,7 +165,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         if spec.alias:
             spec.version = (await self._sources.alias(spec.model, spec.alias)).version
         model = await self._sources.model(spec.model, spec.version)
-        check_variant(spec, model)
+        check_variant(spec.variant, model)
         spec.version = model.version
         for step in (*spec.before, *spec.after):
             step.version = (await self._sources.model(step.model, step.version)).version

@@ -13,7 +13,7 @@ from lepton_ai.proto.v1 import job_pb2, storage_pb2
 from lepton_runtime import keys
 from lepton_runtime.state import State
 from lepton_scheduler.sharding import how_many_shards, shard_rows
-from lepton_scheduler.submission import newest, not_found
+from lepton_scheduler.submission import check_variant, newest, not_found
 
 __all__ = ["Sources"]
 
@@ -68,6 +68,7 @@ class Sources:
     async def _pin_scoring(self, spec: job_pb2.JobSpec) -> None:
         score = spec.score
         model = await self._named_model(score.model)
+        check_variant(score.variant, model)
         dataset = await self._dataset(score.dataset)
         score.model = f"{model.name}:{model.version}"
         score.dataset = f"{dataset.name}:{dataset.version}"

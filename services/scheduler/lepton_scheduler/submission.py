@@ -119,16 +119,16 @@ def check_change(
     return new
 
 
-def check_variant(spec: deployment_pb2.DeploymentSpec, model: storage_pb2.Model) -> None:
+def check_variant(variant: str, model: storage_pb2.Model) -> None:
     """Refuse a variant that was not published with a model.
 
     Raises:
         NotFoundError: Names those that were.
     """
-    kinds = [variant.kind for variant in model.variants]
-    if spec.variant and spec.variant not in kinds:
+    kinds = [each.kind for each in model.variants]
+    if variant and variant not in kinds:
         raise NotFoundError(
-            f"model {model.name!r} has no variant {spec.variant!r} in version {model.version}",
+            f"model {model.name!r} has no variant {variant!r} in version {model.version}",
             hint=f"it has {', '.join(kinds) or 'none: publish it with variants'}",
         )
 

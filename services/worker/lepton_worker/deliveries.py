@@ -9,6 +9,7 @@ import structlog
 
 from lepton_ai.errors import LeptonError
 from lepton_worker.child import Child
+from lepton_worker.patience import patiently
 from lepton_worker.storage import WorkerStorage
 
 __all__ = ["Deliveries"]
@@ -41,7 +42,7 @@ class Deliveries:
     async def _bring_one(self, number: int) -> None:
         async with self._slots:
             try:
-                path = await self._storage.fetch_chunk(self._object_id, number)
+                path = await patiently(lambda: self._storage.fetch_chunk(self._object_id, number))
             except (LeptonError, OSError) as error:
                 _log.warning("chunk_not_fetched", object=self._object_id, reason=str(error))
                 told = {"op": "chunk_failed", "number": number, "reason": str(error)}

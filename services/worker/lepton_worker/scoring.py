@@ -5,38 +5,25 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import structlog
-
-from lepton_ai.errors import (
-    DeadlineExceededError,
-    InvalidArgumentError,
-    LeptonError,
-    NotFoundError,
-    UnavailableError,
-)
+from lepton_ai.errors import InvalidArgumentError, LeptonError, NotFoundError
 from lepton_ai.proto.v1 import job_pb2, storage_pb2, task_pb2
 from lepton_runtime.state import State
 from lepton_worker.child import Child
 from lepton_worker.deliveries import Deliveries
 from lepton_worker.pace import Pace
+from lepton_worker.patience import patiently
 from lepton_worker.ranks import Ranks
 from lepton_worker.shards import Shards
 from lepton_worker.storage import WorkerStorage, writer
 
 __all__ = ["ScoreRunner"]
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.scoring")
-_ResultT = TypeVar("_ResultT")
 # One is computed while the data of the next comes and what came of the last is stored.
 _AT_ONCE = 2
-# Storage may be away for a while.
-_PATIENCE_S = 120.0
-_RETRY_S = 1.0
 # Ranks begin at places that lie far apart, however many there are.
 _GOLDEN = 0.618034
 
@@ -93,7 +80,7 @@ class ScoreRunner:
         split = await self._storage.split(spec.dataset, spec.split)
         work = {
             "work": "score",
-            "model": str(await self._storage.fetch(model.onnx_object)),
+            "model": str(await self._storage.fetch(_onnx_object(model, spec.variant))),
             "config": "" if spec.output else model.model_config,
             "rows": split.rows,
             "size_bytes": await self._storage.size_bytes(split.object_id),
@@ -167,7 +154,7 @@ class ScoreRunner:
             piece = Path((await run.ask("shard", number))["path"])
             if not run.asked:
                 run.pace.end()  # who has nothing to do does not stall
-            object_id = await _patiently(lambda piece=piece: self._storage.store(piece))
+            object_id = await patiently(lambda piece=piece: self._storage.store(piece))
             await asyncio.to_thread(piece.unlink)
             if await run.shards.finish(number, object_id):
                 await self._tell_progress(run)
@@ -177,14 +164,14 @@ class ScoreRunner:
     async def _result(self, run: _Run) -> job_pb2.JobResult:
         """Put the pieces together, in their order, and store what they make."""
         for number, object_id in enumerate(run.shards.results()):
-            piece = await _patiently(lambda wanted=object_id: self._storage.fetch(wanted))
+            piece = await patiently(lambda wanted=object_id: self._storage.fetch(wanted))
             await run.ask("merge", number, path=str(piece))
         made = await run.ask("result", run.count)
         if "metrics" in made:
             return job_pb2.JobResult(metrics=made["metrics"])
         path = Path(made["path"])
-        object_id = await _patiently(lambda: self._storage.store(path))
-        dataset = await _patiently(
+        object_id = await patiently(lambda: self._storage.store(path))
+        dataset = await patiently(
             lambda: self._storage.add_dataset(_dataset(run, made["columns"], object_id))
         )
         return job_pb2.JobResult(dataset=f"{dataset.name}:{dataset.version}")
@@ -204,6 +191,11 @@ class ScoreRunner:
         await self._ranks.progress(progress)
 
 
+def _onnx_object(model: storage_pb2.Model, variant: str) -> str:
+    found = {each.kind: each.onnx_object for each in model.variants}
+    return found[variant] if variant else model.onnx_object
+
+
 def _dataset(
     run: _Run, columns: list[dict[str, Any]], object_id: str
 ) -> storage_pb2.CreateDatasetRequest:
@@ -215,25 +207,13 @@ def _dataset(
     origin = storage_pb2.DatasetOrigin(
         job_id=task.score.job_id,
         model=spec.model,
+        variant=spec.variant,
         dataset=spec.dataset,
         dataset_object=run.split.object_id,
     )
     return storage_pb2.CreateDatasetRequest(
         name=spec.output, splits=[made], origin=origin, writer=writer(task)
     )
-
-
-async def _patiently(call: Callable[[], Awaitable[_ResultT]]) -> _ResultT:
-    """What a call answers, made again for a while where nobody answers."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return await call()
-        except (UnavailableError, DeadlineExceededError) as error:
-            if time.monotonic() > deadline:
-                raise
-            _log.warning("tries again", reason=str(error))
-        await asyncio.sleep(_RETRY_S)
 
 
 def _first(group: BaseExceptionGroup[LeptonError]) -> LeptonError:

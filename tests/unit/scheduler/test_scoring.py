@@ -128,6 +128,7 @@ def test_what_cannot_be_scored_is_refused(score: dict[str, str], says: str) -> N
         {"model": "m:1", "dataset": "e"},
         {"model": "m:1", "dataset": "d:3"},
         {"model": "m:1", "dataset": "d", "split": "valid"},
+        {"model": "m:1", "dataset": "d", "variant": "int8"},
     ],
 )
 def test_what_is_not_there_is_said(score: dict[str, str]) -> None:
