@@ -8,15 +8,14 @@ servers never see a stream.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection
 
 from lepton_runtime.oip import grpc_service_pb2 as pb
+from lepton_runtime.triton_stream import wrapped_answer, wrapped_error
 
 __all__ = ["Relay", "relayed_matches"]
 
@@ -35,12 +34,6 @@ _CONNECT_ANEW: Final = (
 # Who asks, and how the request is called in logs; nothing else of the first call is repeated.
 _REPEATED: Final = ("authorization", "x-request-id")
 _DETAILS: Final = "grpc-status-details-bin"
-# ModelStreamInferResponse.infer_response, of which the bytes are at hand already.
-_ANSWER_TAG: Final = b"\x12"
-# Triton's clients can ask to be told which answer to a request is the last: it is the only one.
-_LAST: Final = pb.ModelInferResponse(
-    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
-).SerializeToString()
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _Metadata = tuple[tuple[str, str | bytes], ...]
@@ -129,8 +122,8 @@ class Relay(grpc.GenericRpcHandler):
         try:
             answer = await self._ask(_INFER, request, context)
         except grpc.aio.AioRpcError as error:
-            return _wrapped_error(request, error)
-        return _wrapped_answer(answer)
+            return wrapped_error(request, error.details() or error.code().name)
+        return wrapped_answer(answer)
 
     async def _ask(self, method: str, request: bytes, context: _Context) -> bytes:
         call = self._channel.unary_unary(method)
@@ -160,32 +153,7 @@ def relayed_matches() -> list[dict[str, Any]]:
     ]
 
 
-def _wrapped_answer(answer: bytes) -> bytes:
-    """A ModelInferResponse as the ModelStreamInferResponse that Triton's clients expect."""
-    content = answer + _LAST
-    return _ANSWER_TAG + _varint(len(content)) + content
-
-
-def _wrapped_error(request: bytes, error: grpc.aio.AioRpcError) -> bytes:
-    answer = pb.ModelStreamInferResponse(error_message=error.details() or error.code().name)
-    with contextlib.suppress(DecodeError):  # which then is the error
-        asked = pb.ModelInferRequest.FromString(request)
-        answer.infer_response.model_name = asked.model_name
-        answer.infer_response.id = asked.id
-    return answer.SerializeToString()
-
-
 def _repeated(context: _Context) -> _Metadata:
     return tuple(
         (key, value) for key, value in context.invocation_metadata() or () if key in _REPEATED
     )
-
-
-def _varint(value: int) -> bytes:
-    """A number as https://protobuf.dev/programming-guides/encoding lays down."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

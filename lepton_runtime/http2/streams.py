@@ -50,14 +50,14 @@ class Streaming:
         path: Each message is asked as a call of this path.
         most_bytes: Of a message, and of those that are not answered yet.
         answer: Makes a message of the stream of an answer.
-        error: Makes one of a request and the status and message of its failure; None where a
-            failure ends the stream.
+        error: Makes one of a request and the text of its failure; None where a failure ends the
+            stream.
     """
 
     path: str
     most_bytes: int
     answer: Callable[[bytes], bytes]
-    error: Callable[[bytes, int, str], bytes] | None
+    error: Callable[[bytes, str], bytes] | None
 
 
 class Channel(Protocol):
@@ -242,8 +242,9 @@ class SequenceStream(CallStream):
         if status == HTTPStatus.OK:
             self._answers[id(exchange)] = self._streaming.answer(bytes(body))
         elif self._streaming.error is not None:
-            code, message = _told(status, headers, body)
-            self._answers[id(exchange)] = self._streaming.error(exchange.body, code, message)
+            _, message = _told(status, headers, body)
+            message = message or f"the call failed with status {status}"
+            self._answers[id(exchange)] = self._streaming.error(exchange.body, message)
         else:
             self._finish(_failure(status, headers, body))
             return

@@ -143,7 +143,7 @@ class Client:
 
 
 ECHOED = Streaming(
-    CALL, 50_000, lambda answer: b"<" + answer + b">", lambda asked, code, text: b"!" + asked
+    CALL, 50_000, lambda answer: b"<" + answer + b">", lambda asked, text: b"!" + asked
 )
 
 
