@@ -95,6 +95,19 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
     canary: Annotated[
         int, typer.Option(min=0, max=99, help="Stay at this percent of the requests.")
     ] = 0,
+    shadow: Annotated[
+        int,
+        typer.Option(
+            min=0, max=100, help="Compare answers at this percent of the requests; give none."
+        ),
+    ] = 0,
+    min_agreement: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Roll back where fewer answers are the old version's."),
+    ] = 0.0,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="By how much numbers that agree may differ.")
+    ] = 0.01,
     stage: Annotated[
         float, typer.Option(min=0, help="Seconds at 1, 10, 50 and 100 %; 0: at once.")
     ] = 10.0,
@@ -124,7 +137,10 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
             version=version,
             replicas=(fewest, most) if ":" in replicas else most,
             canary=canary,
+            shadow=shadow,
             stage_s=stage,
+            min_agreement=min_agreement,
+            tolerance=tolerance,
             variant=variant,
             before=before or (),
             after=after or (),
@@ -150,7 +166,7 @@ def deployments(as_json: Json = False) -> None:
     if as_json:
         return print_json(found)
     print_table(
-        ("DEPLOYMENT", "MODEL", "STATE", "READY", "TRAFFIC", "REASON"),
+        ("DEPLOYMENT", "MODEL", "STATE", "READY", "TRAFFIC", "AGREEMENT", "REASON"),
         [
             (
                 entry.spec.name,
@@ -160,11 +176,18 @@ def deployments(as_json: Json = False) -> None:
                 .lower(),
                 f"{entry.ready_replicas}/{entry.wanted_replicas}",
                 " ".join(f"v{share.version}:{share.percent}%" for share in entry.traffic),
+                _agreement(entry.agreement),
                 entry.reason,
             )
             for entry in found
         ],
     )
+
+
+def _agreement(found: deployment_pb2.Agreement) -> str:
+    if not found.rows:
+        return ""
+    return f"v{found.version}: {found.agreed / found.rows:.1%} of {found.rows}"
 
 
 @app.command()

@@ -242,7 +242,10 @@ class AsyncCluster(AsyncJobs):
         version: int = 0,
         replicas: int | tuple[int, int] = 1,
         canary: int = 0,
+        shadow: int = 0,
         stage_s: float | None = None,
+        min_agreement: float = 0.0,
+        tolerance: float | None = None,
         variant: str = "",
         before: Sequence[str] = (),
         after: Sequence[str] = (),
@@ -267,7 +270,15 @@ class AsyncCluster(AsyncJobs):
                 asks, and the next request wakes it.
             canary: Percent of the requests at which another version stays until the next `deploy`;
                 0 for no such stop.
+            shadow: Percent of the requests that another version is asked too until the next
+                `deploy`, for its answers to be compared: no client gets them. 0 for none.
             stage_s: Seconds that each stage lasts, 10 by default; 0 switches without stages.
+            min_agreement: Of the answers, the share (of 1) that has to be that of the version
+                before. At least 100 rows are compared before a client is answered by the new one,
+                however long that takes. 0 to have agreement told, but not judged.
+            tolerance: By how much fractions that agree may differ: by this up to 1, by this part of
+                them beyond. 0.01 by default. Of probabilities the likeliest class has to be the
+                same; whole numbers, texts and truth values have to be equal.
             variant: Serve this variant, published with the model, such as ``"int8"``.
             before: Published models that prepare its inputs, in order, on the same node:
                 ``"name"`` or ``"name:3"``. Each takes what the one before gave, by name, or where
@@ -304,9 +315,13 @@ class AsyncCluster(AsyncJobs):
             spec.replicas = replicas
         else:
             spec.scale.min_replicas, spec.scale.max_replicas = replicas
-        spec.rollout.hold_percent = canary
+        rollout = spec.rollout
+        rollout.hold_percent, rollout.shadow_percent = canary, shadow
+        rollout.min_agreement = min_agreement
         if stage_s is not None:
-            spec.rollout.stage_s = stage_s
+            rollout.stage_s = stage_s
+        if tolerance is not None:
+            rollout.tolerance = tolerance
         async with translated_errors():
             request = scheduler_pb2.ApplyDeploymentRequest(spec=spec)
             await self._scheduler.ApplyDeployment(request, timeout=_CALL_S)

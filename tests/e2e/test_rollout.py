@@ -156,6 +156,18 @@ def test_a_bad_version_is_rolled_back_and_says_why(cluster, published):
     cluster.client.undeploy("rescued")
 
 
+def test_a_shadow_is_compared_and_answers_nobody(cluster, command, published):
+    cluster.client.deploy("rolling", name="compared", version=1)
+    with asked(cluster, "compared") as load:
+        command("deploy", "rolling", "--name", "compared", "--version", "2", "--shadow", "100")
+        until(lambda: cluster.client.deployment("compared").agreement.rows > 100)
+    found = cluster.client.deployment("compared")
+    assert found.agreement.unanswered == 0
+    assert (load.failed(), load.versions()) == ([], {"1"})
+    assert "v2: " in command("deployments")
+    cluster.client.undeploy("compared")
+
+
 def test_replicas_come_and_go_under_load(cluster, published):
     cluster.client.deploy("rolling", name="moving", version=1)
     with asked(cluster, "moving") as load:
@@ -169,3 +181,48 @@ def test_replicas_come_and_go_under_load(cluster, published):
         cluster.kill_node("worker-1", "lepton_worker")
         load.more(300)
     assert load.failed() == []
+
+
+def test_an_alias_moves_a_deployment_under_load(cluster, command, published):
+    command("models", "alias", "rolling:1", "champion")
+    command("deploy", "rolling@champion", "--name", "following", "--stage", "1")
+    with asked(cluster, "following") as load:
+        command("models", "alias", "rolling:2", "champion")
+        until(lambda: is_up(cluster, "following", version=2))
+        announced = time.monotonic()
+        load.more(300)
+    assert load.failed() == []
+    assert load.versions() == {"1", "2"}
+    assert load.versions(since=announced) == {"2"}
+    cluster.client.undeploy("following")
+
+
+def is_up(cluster, name, version):
+    """Whether it is announced that a version serves alone."""
+    found = cluster.client.deployment(name)
+    ready = found.state == deployment_pb2.DEPLOYMENT_STATE_READY
+    return ready and found.serving_version == version
+
+
+def test_a_model_sleeps_wakes_for_a_request_and_sleeps_again(cluster, published):
+    scale = {"min_replicas": 0, "max_replicas": 1, "calm_s": 2}
+    spec = json.dumps({"model": "rolling", "version": "1", "scale": scale})
+    connection = http.client.HTTPConnection(cluster.profile.address, timeout=30)
+    headers = {"authorization": f"Bearer {cluster.profile.api_key}"}
+    connection.request("PUT", "/v1/deployments/dozy", spec, headers)
+    assert connection.getresponse().status == 200
+    connection.close()
+    images, _ = load_digits("train")
+    endpoint = cluster.client.endpoint("dozy")
+    for _ in range(2):
+        until(lambda: asleep(cluster, "dozy"))
+        began = time.monotonic()
+        assert endpoint.predict(images[:3], timeout_s=20).shape == (3, 10)
+        assert time.monotonic() - began < 20
+        assert not asleep(cluster, "dozy")
+    cluster.client.undeploy("dozy")
+
+
+def asleep(cluster, name):
+    found = cluster.client.deployment(name)
+    return found.state == deployment_pb2.DEPLOYMENT_STATE_ASLEEP

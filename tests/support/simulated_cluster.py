@@ -53,6 +53,7 @@ class Simulation:
         # What gateways do with requests: the record as each has it.
         self.routes: dict[str, deployment_pb2.Deployment] = {}
         self.bad = self.random.random() < 0.3
+        self.differs = self.random.random() < 0.2
 
     def roll(self) -> None:
         """Ask for another version, by name or by the alias that the deployment follows."""
@@ -64,6 +65,8 @@ class Simulation:
             spec.version = 3 - spec.version
             deployment.generation += 1
         spec.rollout.stage_s = self.random.choice((0.0, 3.0, 10.0))
+        # Answers are compared by gateways.
+        spec.rollout.min_agreement = self.random.choice((0.0, 0.9)) * bool(self.cluster.gateways)
 
     def start(self, name: str) -> None:
         self.incarnations[name] += 1
@@ -207,12 +210,15 @@ class Simulation:
             share = sum(s.percent for s in route.traffic if s.version == version) * busy
             healthy = len(self.answering(version))
             failed = share if version == 2 and self.bad else 0
+            mirrored = busy and route.shadow.version == version
             load.versions.add(
                 version=version,
                 healthy=healthy,
                 outstanding=share // 20,
                 requests=share,
                 errors=failed,
+                compared_rows=30 * mirrored,
+                agreed_rows=30 * mirrored * (not self.differs),
             )
         return report
 

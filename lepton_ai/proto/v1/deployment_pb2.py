@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lepton_ai.proto.v1 import node_pb2 as lepton__ai_dot_proto_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lepton_ai/proto/v1/deployment.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlepton_ai/proto/v1/node.proto\"_\n\x05Scale\x12\x14\n\x0cmin_replicas\x18\x01 \x01(\x05\x12\x14\n\x0cmax_replicas\x18\x02 \x01(\x05\x12\x1a\n\x12target_outstanding\x18\x03 \x01(\x05\x12\x0e\n\x06\x63\x61lm_s\x18\x04 \x01(\x01\"]\n\x0bRolloutSpec\x12\x14\n\x07stage_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0estage_requests\x18\x02 \x01(\x05\x12\x14\n\x0chold_percent\x18\x03 \x01(\x05\x42\n\n\x08_stage_s\"\xf1\x01\n\x0eServingOptions\x12\x1b\n\x0emax_batch_size\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x15preferred_batch_sizes\x18\x02 \x03(\x05\x12\x1f\n\x12max_queue_delay_us\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1b\n\x0equeue_capacity\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x18\n\x0b\x63\x61\x63he_bytes\x18\x05 \x01(\x03H\x03\x88\x01\x01\x42\x11\n\x0f_max_batch_sizeB\x15\n\x13_max_queue_delay_usB\x11\n\x0f_queue_capacityB\x0e\n\x0c_cache_bytes\"\x9b\x01\n\x0c\x45nsembleStep\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12<\n\x06inputs\x18\x03 \x03(\x0b\x32,.lepton_ai.proto.v1.EnsembleStep.InputsEntry\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8b\x05\n\x0e\x44\x65ploymentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08replicas\x18\x04 \x01(\x05\x12\r\n\x05\x61lias\x18\x06 \x01(\t\x12\x30\n\tresources\x18\x05 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\x12(\n\x05scale\x18\n \x01(\x0b\x32\x19.lepton_ai.proto.v1.Scale\x12\x30\n\x07rollout\x18\x0b \x01(\x0b\x32\x1f.lepton_ai.proto.v1.RolloutSpec\x12\x15\n\rhedge_after_s\x18\x14 \x01(\x01\x12>\n\x06labels\x18\x15 \x03(\x0b\x32..lepton_ai.proto.v1.DeploymentSpec.LabelsEntry\x12\x33\n\x07options\x18( \x01(\x0b\x32\".lepton_ai.proto.v1.ServingOptions\x12\x30\n\x06\x62\x65\x66ore\x18) \x03(\x0b\x32 .lepton_ai.proto.v1.EnsembleStep\x12/\n\x05\x61\x66ter\x18* \x03(\x0b\x32 .lepton_ai.proto.v1.EnsembleStep\x12>\n\x06inputs\x18+ \x03(\x0b\x32..lepton_ai.proto.v1.DeploymentSpec.InputsEntry\x12\x0f\n\x07variant\x18, \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"w\n\x07Rollout\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x32\n\x0estage_began_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0esince_revision\x18\x04 \x01(\x03\"0\n\x0cTrafficShare\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07percent\x18\x02 \x01(\x05\"\x84\x05\n\nDeployment\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".lepton_ai.proto.v1.DeploymentSpec\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.lepton_ai.proto.v1.DeploymentState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eready_replicas\x18\x05 \x01(\x05\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fserving_version\x18\n \x01(\x03\x12,\n\x07rollout\x18\x0b \x01(\x0b\x32\x1b.lepton_ai.proto.v1.Rollout\x12\x31\n\x07traffic\x18\x0c \x03(\x0b\x32 .lepton_ai.proto.v1.TrafficShare\x12\x0f\n\x07leaving\x18\r \x03(\t\x12\x18\n\x10traffic_revision\x18\x0e \x01(\x03\x12\x36\n\x12traffic_changed_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fwanted_replicas\x18\x10 \x01(\x05\x12\x1b\n\x13rejected_generation\x18\x11 \x01(\x03\x12\x17\n\x0frejected_reason\x18\x12 \x01(\t\x12\x38\n\x0cserving_spec\x18\x13 \x01(\x0b\x32\".lepton_ai.proto.v1.DeploymentSpec*\xec\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x44\x45PLOYMENT_STATE_PROGRESSING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DEGRADED\x10\x03\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x04\x12 \n\x1c\x44\x45PLOYMENT_STATE_ROLLED_BACK\x10\x05\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_ASLEEP\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lepton_ai/proto/v1/deployment.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlepton_ai/proto/v1/node.proto\"_\n\x05Scale\x12\x14\n\x0cmin_replicas\x18\x01 \x01(\x05\x12\x14\n\x0cmax_replicas\x18\x02 \x01(\x05\x12\x1a\n\x12target_outstanding\x18\x03 \x01(\x05\x12\x0e\n\x06\x63\x61lm_s\x18\x04 \x01(\x01\"\xb2\x01\n\x0bRolloutSpec\x12\x14\n\x07stage_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0estage_requests\x18\x02 \x01(\x05\x12\x14\n\x0chold_percent\x18\x03 \x01(\x05\x12\x16\n\x0eshadow_percent\x18\x04 \x01(\x05\x12\x15\n\rmin_agreement\x18\x05 \x01(\x01\x12\x16\n\ttolerance\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_stage_sB\x0c\n\n_tolerance\"\xf1\x01\n\x0eServingOptions\x12\x1b\n\x0emax_batch_size\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x15preferred_batch_sizes\x18\x02 \x03(\x05\x12\x1f\n\x12max_queue_delay_us\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1b\n\x0equeue_capacity\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x18\n\x0b\x63\x61\x63he_bytes\x18\x05 \x01(\x03H\x03\x88\x01\x01\x42\x11\n\x0f_max_batch_sizeB\x15\n\x13_max_queue_delay_usB\x11\n\x0f_queue_capacityB\x0e\n\x0c_cache_bytes\"\x9b\x01\n\x0c\x45nsembleStep\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12<\n\x06inputs\x18\x03 \x03(\x0b\x32,.lepton_ai.proto.v1.EnsembleStep.InputsEntry\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8b\x05\n\x0e\x44\x65ploymentSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08replicas\x18\x04 \x01(\x05\x12\r\n\x05\x61lias\x18\x06 \x01(\t\x12\x30\n\tresources\x18\x05 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\x12(\n\x05scale\x18\n \x01(\x0b\x32\x19.lepton_ai.proto.v1.Scale\x12\x30\n\x07rollout\x18\x0b \x01(\x0b\x32\x1f.lepton_ai.proto.v1.RolloutSpec\x12\x15\n\rhedge_after_s\x18\x14 \x01(\x01\x12>\n\x06labels\x18\x15 \x03(\x0b\x32..lepton_ai.proto.v1.DeploymentSpec.LabelsEntry\x12\x33\n\x07options\x18( \x01(\x0b\x32\".lepton_ai.proto.v1.ServingOptions\x12\x30\n\x06\x62\x65\x66ore\x18) \x03(\x0b\x32 .lepton_ai.proto.v1.EnsembleStep\x12/\n\x05\x61\x66ter\x18* \x03(\x0b\x32 .lepton_ai.proto.v1.EnsembleStep\x12>\n\x06inputs\x18+ \x03(\x0b\x32..lepton_ai.proto.v1.DeploymentSpec.InputsEntry\x12\x0f\n\x07variant\x18, \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"w\n\x07Rollout\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x32\n\x0estage_began_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0esince_revision\x18\x04 \x01(\x03\"0\n\x0cTrafficShare\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07percent\x18\x02 \x01(\x05\"M\n\x06Shadow\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x62\x65side\x18\x02 \x01(\x03\x12\x0f\n\x07percent\x18\x03 \x01(\x05\x12\x11\n\ttolerance\x18\x04 \x01(\x01\"\x9f\x01\n\tAgreement\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0e\n\x06\x62\x65side\x18\x02 \x01(\x03\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12\x0e\n\x06\x61greed\x18\x04 \x01(\x03\x12\x12\n\nunanswered\x18\x05 \x01(\x03\x12\x0f\n\x07\x64ropped\x18\x06 \x01(\x03\x12.\n\ncounted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe2\x05\n\nDeployment\x12\x30\n\x04spec\x18\x01 \x01(\x0b\x32\".lepton_ai.proto.v1.DeploymentSpec\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.lepton_ai.proto.v1.DeploymentState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eready_replicas\x18\x05 \x01(\x05\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fserving_version\x18\n \x01(\x03\x12,\n\x07rollout\x18\x0b \x01(\x0b\x32\x1b.lepton_ai.proto.v1.Rollout\x12\x31\n\x07traffic\x18\x0c \x03(\x0b\x32 .lepton_ai.proto.v1.TrafficShare\x12\x0f\n\x07leaving\x18\r \x03(\t\x12\x18\n\x10traffic_revision\x18\x0e \x01(\x03\x12\x36\n\x12traffic_changed_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fwanted_replicas\x18\x10 \x01(\x05\x12\x1b\n\x13rejected_generation\x18\x11 \x01(\x03\x12\x17\n\x0frejected_reason\x18\x12 \x01(\t\x12\x38\n\x0cserving_spec\x18\x13 \x01(\x0b\x32\".lepton_ai.proto.v1.DeploymentSpec\x12*\n\x06shadow\x18\x14 \x01(\x0b\x32\x1a.lepton_ai.proto.v1.Shadow\x12\x30\n\tagreement\x18\x15 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Agreement*\xec\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x44\x45PLOYMENT_STATE_PROGRESSING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_DEGRADED\x10\x03\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x04\x12 \n\x1c\x44\x45PLOYMENT_STATE_ROLLED_BACK\x10\x05\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_ASLEEP\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,28 +39,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENTSPEC_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_DEPLOYMENTSPEC_INPUTSENTRY']._loaded_options = None
   _globals['_DEPLOYMENTSPEC_INPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_DEPLOYMENTSTATE']._serialized_start=2190
-  _globals['_DEPLOYMENTSTATE']._serialized_end=2426
+  _globals['_DEPLOYMENTSTATE']._serialized_start=2611
+  _globals['_DEPLOYMENTSTATE']._serialized_end=2847
   _globals['_SCALE']._serialized_start=123
   _globals['_SCALE']._serialized_end=218
-  _globals['_ROLLOUTSPEC']._serialized_start=220
-  _globals['_ROLLOUTSPEC']._serialized_end=313
-  _globals['_SERVINGOPTIONS']._serialized_start=316
-  _globals['_SERVINGOPTIONS']._serialized_end=557
-  _globals['_ENSEMBLESTEP']._serialized_start=560
-  _globals['_ENSEMBLESTEP']._serialized_end=715
-  _globals['_ENSEMBLESTEP_INPUTSENTRY']._serialized_start=670
-  _globals['_ENSEMBLESTEP_INPUTSENTRY']._serialized_end=715
-  _globals['_DEPLOYMENTSPEC']._serialized_start=718
-  _globals['_DEPLOYMENTSPEC']._serialized_end=1369
-  _globals['_DEPLOYMENTSPEC_LABELSENTRY']._serialized_start=1277
-  _globals['_DEPLOYMENTSPEC_LABELSENTRY']._serialized_end=1322
-  _globals['_DEPLOYMENTSPEC_INPUTSENTRY']._serialized_start=670
-  _globals['_DEPLOYMENTSPEC_INPUTSENTRY']._serialized_end=715
-  _globals['_ROLLOUT']._serialized_start=1371
-  _globals['_ROLLOUT']._serialized_end=1490
-  _globals['_TRAFFICSHARE']._serialized_start=1492
-  _globals['_TRAFFICSHARE']._serialized_end=1540
-  _globals['_DEPLOYMENT']._serialized_start=1543
-  _globals['_DEPLOYMENT']._serialized_end=2187
+  _globals['_ROLLOUTSPEC']._serialized_start=221
+  _globals['_ROLLOUTSPEC']._serialized_end=399
+  _globals['_SERVINGOPTIONS']._serialized_start=402
+  _globals['_SERVINGOPTIONS']._serialized_end=643
+  _globals['_ENSEMBLESTEP']._serialized_start=646
+  _globals['_ENSEMBLESTEP']._serialized_end=801
+  _globals['_ENSEMBLESTEP_INPUTSENTRY']._serialized_start=756
+  _globals['_ENSEMBLESTEP_INPUTSENTRY']._serialized_end=801
+  _globals['_DEPLOYMENTSPEC']._serialized_start=804
+  _globals['_DEPLOYMENTSPEC']._serialized_end=1455
+  _globals['_DEPLOYMENTSPEC_LABELSENTRY']._serialized_start=1363
+  _globals['_DEPLOYMENTSPEC_LABELSENTRY']._serialized_end=1408
+  _globals['_DEPLOYMENTSPEC_INPUTSENTRY']._serialized_start=756
+  _globals['_DEPLOYMENTSPEC_INPUTSENTRY']._serialized_end=801
+  _globals['_ROLLOUT']._serialized_start=1457
+  _globals['_ROLLOUT']._serialized_end=1576
+  _globals['_TRAFFICSHARE']._serialized_start=1578
+  _globals['_TRAFFICSHARE']._serialized_end=1626
+  _globals['_SHADOW']._serialized_start=1628
+  _globals['_SHADOW']._serialized_end=1705
+  _globals['_AGREEMENT']._serialized_start=1708
+  _globals['_AGREEMENT']._serialized_end=1867
+  _globals['_DEPLOYMENT']._serialized_start=1870
+  _globals['_DEPLOYMENT']._serialized_end=2608
 # @@protoc_insertion_point(module_scope)

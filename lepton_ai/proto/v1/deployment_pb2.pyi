@@ -41,14 +41,20 @@ class Scale(_message.Message):
     def __init__(self, min_replicas: _Optional[int] = ..., max_replicas: _Optional[int] = ..., target_outstanding: _Optional[int] = ..., calm_s: _Optional[float] = ...) -> None: ...
 
 class RolloutSpec(_message.Message):
-    __slots__ = ("stage_s", "stage_requests", "hold_percent")
+    __slots__ = ("stage_s", "stage_requests", "hold_percent", "shadow_percent", "min_agreement", "tolerance")
     STAGE_S_FIELD_NUMBER: _ClassVar[int]
     STAGE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     HOLD_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MIN_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     stage_s: float
     stage_requests: int
     hold_percent: int
-    def __init__(self, stage_s: _Optional[float] = ..., stage_requests: _Optional[int] = ..., hold_percent: _Optional[int] = ...) -> None: ...
+    shadow_percent: int
+    min_agreement: float
+    tolerance: float
+    def __init__(self, stage_s: _Optional[float] = ..., stage_requests: _Optional[int] = ..., hold_percent: _Optional[int] = ..., shadow_percent: _Optional[int] = ..., min_agreement: _Optional[float] = ..., tolerance: _Optional[float] = ...) -> None: ...
 
 class ServingOptions(_message.Message):
     __slots__ = ("max_batch_size", "preferred_batch_sizes", "max_queue_delay_us", "queue_capacity", "cache_bytes")
@@ -149,8 +155,38 @@ class TrafficShare(_message.Message):
     percent: int
     def __init__(self, version: _Optional[int] = ..., percent: _Optional[int] = ...) -> None: ...
 
+class Shadow(_message.Message):
+    __slots__ = ("version", "beside", "percent", "tolerance")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BESIDE_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    beside: int
+    percent: int
+    tolerance: float
+    def __init__(self, version: _Optional[int] = ..., beside: _Optional[int] = ..., percent: _Optional[int] = ..., tolerance: _Optional[float] = ...) -> None: ...
+
+class Agreement(_message.Message):
+    __slots__ = ("version", "beside", "rows", "agreed", "unanswered", "dropped", "counted_at")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BESIDE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    AGREED_FIELD_NUMBER: _ClassVar[int]
+    UNANSWERED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_AT_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    beside: int
+    rows: int
+    agreed: int
+    unanswered: int
+    dropped: int
+    counted_at: _timestamp_pb2.Timestamp
+    def __init__(self, version: _Optional[int] = ..., beside: _Optional[int] = ..., rows: _Optional[int] = ..., agreed: _Optional[int] = ..., unanswered: _Optional[int] = ..., dropped: _Optional[int] = ..., counted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class Deployment(_message.Message):
-    __slots__ = ("spec", "tenant", "state", "reason", "ready_replicas", "generation", "created_at", "updated_at", "serving_version", "rollout", "traffic", "leaving", "traffic_revision", "traffic_changed_at", "wanted_replicas", "rejected_generation", "rejected_reason", "serving_spec")
+    __slots__ = ("spec", "tenant", "state", "reason", "ready_replicas", "generation", "created_at", "updated_at", "serving_version", "rollout", "traffic", "leaving", "traffic_revision", "traffic_changed_at", "wanted_replicas", "rejected_generation", "rejected_reason", "serving_spec", "shadow", "agreement")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +205,8 @@ class Deployment(_message.Message):
     REJECTED_GENERATION_FIELD_NUMBER: _ClassVar[int]
     REJECTED_REASON_FIELD_NUMBER: _ClassVar[int]
     SERVING_SPEC_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     spec: DeploymentSpec
     tenant: str
     state: DeploymentState
@@ -187,4 +225,6 @@ class Deployment(_message.Message):
     rejected_generation: int
     rejected_reason: str
     serving_spec: DeploymentSpec
-    def __init__(self, spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[DeploymentState, str]] = ..., reason: _Optional[str] = ..., ready_replicas: _Optional[int] = ..., generation: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., serving_version: _Optional[int] = ..., rollout: _Optional[_Union[Rollout, _Mapping]] = ..., traffic: _Optional[_Iterable[_Union[TrafficShare, _Mapping]]] = ..., leaving: _Optional[_Iterable[str]] = ..., traffic_revision: _Optional[int] = ..., traffic_changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wanted_replicas: _Optional[int] = ..., rejected_generation: _Optional[int] = ..., rejected_reason: _Optional[str] = ..., serving_spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ...) -> None: ...
+    shadow: Shadow
+    agreement: Agreement
+    def __init__(self, spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., tenant: _Optional[str] = ..., state: _Optional[_Union[DeploymentState, str]] = ..., reason: _Optional[str] = ..., ready_replicas: _Optional[int] = ..., generation: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., serving_version: _Optional[int] = ..., rollout: _Optional[_Union[Rollout, _Mapping]] = ..., traffic: _Optional[_Iterable[_Union[TrafficShare, _Mapping]]] = ..., leaving: _Optional[_Iterable[str]] = ..., traffic_revision: _Optional[int] = ..., traffic_changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wanted_replicas: _Optional[int] = ..., rejected_generation: _Optional[int] = ..., rejected_reason: _Optional[str] = ..., serving_spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., agreement: _Optional[_Union[Agreement, _Mapping]] = ...) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lepton_ai/proto/v1/serving.proto\x12\x12lepton_ai.proto.v1\"n\n\rServingReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x37\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\".lepton_ai.proto.v1.DeploymentLoad\"|\n\x0e\x44\x65ploymentLoad\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10traffic_revision\x18\x02 \x01(\x03\x12\x0f\n\x07waiting\x18\x03 \x01(\x05\x12\x31\n\x08versions\x18\x04 \x03(\x0b\x32\x1f.lepton_ai.proto.v1.VersionLoad\"w\n\x0bVersionLoad\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07healthy\x18\x02 \x01(\x05\x12\x13\n\x0boutstanding\x18\x03 \x01(\x05\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x03\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lepton_ai/proto/v1/serving.proto\x12\x12lepton_ai.proto.v1\"n\n\rServingReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x37\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\".lepton_ai.proto.v1.DeploymentLoad\"|\n\x0e\x44\x65ploymentLoad\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10traffic_revision\x18\x02 \x01(\x03\x12\x0f\n\x07waiting\x18\x03 \x01(\x05\x12\x31\n\x08versions\x18\x04 \x03(\x0b\x32\x1f.lepton_ai.proto.v1.VersionLoad\"\xcd\x01\n\x0bVersionLoad\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0f\n\x07healthy\x18\x02 \x01(\x05\x12\x13\n\x0boutstanding\x18\x03 \x01(\x05\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x03\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x15\n\rcompared_rows\x18\x07 \x01(\x03\x12\x13\n\x0b\x61greed_rows\x18\x08 \x01(\x03\x12\x17\n\x0funanswered_rows\x18\t \x01(\x03\x12\x0f\n\x07\x64ropped\x18\n \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVINGREPORT']._serialized_end=166
   _globals['_DEPLOYMENTLOAD']._serialized_start=168
   _globals['_DEPLOYMENTLOAD']._serialized_end=292
-  _globals['_VERSIONLOAD']._serialized_start=294
-  _globals['_VERSIONLOAD']._serialized_end=413
+  _globals['_VERSIONLOAD']._serialized_start=295
+  _globals['_VERSIONLOAD']._serialized_end=500
 # @@protoc_insertion_point(module_scope)

@@ -29,17 +29,25 @@ class DeploymentLoad(_message.Message):
     def __init__(self, name: _Optional[str] = ..., traffic_revision: _Optional[int] = ..., waiting: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[VersionLoad, _Mapping]]] = ...) -> None: ...
 
 class VersionLoad(_message.Message):
-    __slots__ = ("version", "healthy", "outstanding", "requests", "errors", "seconds")
+    __slots__ = ("version", "healthy", "outstanding", "requests", "errors", "seconds", "compared_rows", "agreed_rows", "unanswered_rows", "dropped")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HEALTHY_FIELD_NUMBER: _ClassVar[int]
     OUTSTANDING_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    AGREED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    UNANSWERED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     version: int
     healthy: int
     outstanding: int
     requests: int
     errors: int
     seconds: float
-    def __init__(self, version: _Optional[int] = ..., healthy: _Optional[int] = ..., outstanding: _Optional[int] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+    compared_rows: int
+    agreed_rows: int
+    unanswered_rows: int
+    dropped: int
+    def __init__(self, version: _Optional[int] = ..., healthy: _Optional[int] = ..., outstanding: _Optional[int] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., seconds: _Optional[float] = ..., compared_rows: _Optional[int] = ..., agreed_rows: _Optional[int] = ..., unanswered_rows: _Optional[int] = ..., dropped: _Optional[int] = ...) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -27,15 +27,13 @@ from lepton_gateway.protocol import (
     server_metadata,
     why_not,
 )
+from lepton_gateway.requests import Receive, Scope, Send, read_request
 from lepton_gateway.table import RouteTable
-from lepton_gateway.waking import WOKEN_HEADER, Request, Waking
+from lepton_gateway.waking import WOKEN_HEADER, Waking
 
 __all__ = ["App"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
-_Scope = Mapping[str, Any]
-_Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-_Send = Callable[[dict[str, Any]], Awaitable[None]]
 _JSON = b"application/json"
 _MESSAGE = b"application/x-protobuf"
 _BRIDGED = (["inference.GRPCInferenceService"], ["grpc.health.v1.Health"])
@@ -74,7 +72,7 @@ class App:
         self._docs = (files("lepton_gateway") / "docs.html").read_bytes()
         self._version = version
 
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Only for a sleeping model its body is of interest."""
         name = _model(scope)
         if name and self._waking.is_asleep(name):
@@ -86,14 +84,14 @@ class App:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _wake(self, name: str, scope: _Scope, receive: _Receive) -> _Answer:
+    async def _wake(self, name: str, scope: Scope, receive: Receive) -> _Answer:
         path = [part for part in scope["path"].split("/") if part]
         if path[-1] == "ready":
             return _json({"name": name, "ready": True})
         try:
             if _header(scope, WOKEN_HEADER):
                 raise why_not(self._table(), name)
-            found = await self._waking.answer(name, await _read(scope, receive))
+            found = await self._waking.answer(name, await read_request(scope, receive))
         except LeptonError as error:
             return _error(error, path)
         except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
@@ -104,7 +102,7 @@ class App:
         others = tuple(header for header in headers if header[0] != b"content-type")
         return _Answer(found.status, types[0] if types else _JSON, found.body, others)
 
-    def _answer(self, scope: _Scope) -> _Answer:
+    def _answer(self, scope: Scope) -> _Answer:
         path = [part for part in scope["path"].split("/") if part]
         try:
             return self._route(scope, path)
@@ -114,7 +112,7 @@ class App:
             _log.exception("request_failed")
             return _error(InternalError("the request failed"), path)
 
-    def _route(self, scope: _Scope, path: list[str]) -> _Answer:
+    def _route(self, scope: Scope, path: list[str]) -> _Answer:
         table = self._table()
         match path:
             case ["docs"]:
@@ -153,7 +151,7 @@ class App:
                 raise _no_such(whole)
 
 
-def _model(scope: _Scope) -> str:
+def _model(scope: Scope) -> str:
     """The model that a request names; empty for none."""
     match [part for part in scope["path"].split("/") if part]:
         case ["v2", "models", name, *_]:
@@ -164,22 +162,8 @@ def _model(scope: _Scope) -> str:
             return ""
 
 
-def _header(scope: _Scope, name: str) -> str:
+def _header(scope: Scope, name: str) -> str:
     return dict(scope["headers"]).get(name.encode(), b"").decode("latin-1")
-
-
-async def _read(scope: _Scope, receive: _Receive) -> Request:
-    """A request as a whole. Envoy sees to its size."""
-    body, more = b"", True
-    while more:
-        part = await receive()
-        body += part.get("body", b"")
-        more = part.get("more_body", False)
-    target = scope["raw_path"].decode("latin-1")
-    if scope["query_string"]:
-        target += "?" + scope["query_string"].decode("latin-1")
-    headers = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"]]
-    return Request(scope["method"], target, headers, body)
 
 
 def _no_such(path: str) -> NotFoundError:

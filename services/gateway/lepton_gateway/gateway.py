@@ -12,6 +12,7 @@ from pathlib import Path
 
 from grpc_health.v1 import health_pb2
 
+from lepton_ai.http import HttpClient
 from lepton_ai.proto.v1 import gateway_pb2, scheduler_pb2, storage_pb2
 from lepton_gateway.app import App
 from lepton_gateway.envoy.admin import Admin
@@ -27,6 +28,8 @@ from lepton_gateway.pages import PageServer
 from lepton_gateway.queued.service import Queueing
 from lepton_gateway.reporting import Reporter
 from lepton_gateway.routing import Routing
+from lepton_gateway.shadowing.app import Shadowing
+from lepton_gateway.shadowing.asking import Asking
 from lepton_gateway.waking import Waking
 from lepton_runtime import keys
 from lepton_runtime.bus import Bus
@@ -40,6 +43,9 @@ __all__ = ["Engines", "Place", "running_gateway"]
 _ADMIN_SOCKET = "admin"
 _RELAY_SOCKET = "relay"
 _GRACE_S = 1.0
+# Of requests that are asked to compare answers; a version that takes longer does not answer them.
+_PATIENCE_S = 10.0
+_COMPARED_AT_ONCE = 32
 # What reflection tells of beside inference.
 _DESCRIBED = (
     gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name,
@@ -134,10 +140,15 @@ async def running_gateway(
     folder = place.data_dir / "envoy"
     folder.mkdir(parents=True, exist_ok=True)
     documents = DocumentFolder(folder)
-    routing = Routing(mirror, clock, documents, limits, place.tls)
     # The path of a Unix socket may be no longer than about a hundred bytes.
     with tempfile.TemporaryDirectory(prefix="lepton-") as short:
         sockets = Path(short)
+        http = HttpClient(f"unix:{sockets / _RELAY_SOCKET}", "", max_connections=_COMPARED_AT_ONCE)
+        shadowing = Shadowing(lambda: routing.table, _asking(http, limits).ask, clock)
+        shadows = PageServer(shadowing)
+        routing = Routing(
+            mirror, clock, documents, shadow_port=shadows.port, limits=limits, tls=place.tls
+        )
         waking = _waking(routing, sockets / _RELAY_SOCKET, clock, limits)
         app = App(lambda: routing.table, waking, openapi_document(version), version)
         pages = PageServer(queueing.api(app, lambda: routing.table, clock))
@@ -151,9 +162,10 @@ async def running_gateway(
         config = documents.replace("bootstrap.json", json.dumps(bootstrap(listening)).encode())
         admin = Admin(sockets / _ADMIN_SOCKET)
         envoy = Envoy(config, admin, clock, place.concurrency)
-        reporter = _reporter(admin, routing, engines, waking)
+        reporter = _reporter(admin, routing, engines, waking, shadowing)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(pages.run_until_stopped())
+            tasks.create_task(shadows.run_until_stopped())
             following = tasks.create_task(mirror.follow())
             await routing.start()
             updating = tasks.create_task(routing.run())
@@ -174,10 +186,15 @@ async def running_gateway(
                 await end(reporting)
                 await envoy.drain(place.drain_timeout_s)
             finally:
-                pages.should_exit = True
+                pages.should_exit = shadows.should_exit = True
+                http.close()
                 await relay.stop(_GRACE_S)
                 for task in (following, updating, carrying):
                     task.cancel()
+
+
+def _asking(http: HttpClient, limits: Limits) -> Asking:
+    return Asking(http, min(_PATIENCE_S, limits.inference_timeout_s))
 
 
 def _waking(routing: Routing, envoy: Path, clock: Clock, limits: Limits) -> Waking:
@@ -191,7 +208,9 @@ def _waking(routing: Routing, envoy: Path, clock: Clock, limits: Limits) -> Waki
     )
 
 
-def _reporter(admin: Admin, routing: Routing, engines: Engines, waking: Waking) -> Reporter:
+def _reporter(
+    admin: Admin, routing: Routing, engines: Engines, waking: Waking, shadowing: Shadowing
+) -> Reporter:
     return Reporter(
         admin=admin,
         routing=routing,
@@ -199,4 +218,5 @@ def _reporter(admin: Admin, routing: Routing, engines: Engines, waking: Waking) 
         node_id=engines.node_id,
         incarnation=engines.incarnation,
         waiting=waking.waiting,
+        shadowing=shadowing,
     )

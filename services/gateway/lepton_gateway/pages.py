@@ -1,14 +1,12 @@
-"""Serves the gateway's own pages to Envoy, on loopback."""
+"""Serves what the gateway answers itself to Envoy, on loopback."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 
 import uvicorn
-
-from lepton_gateway.queued.api import QueuedApi
 
 __all__ = ["PageServer"]
 
@@ -17,10 +15,10 @@ class PageServer(uvicorn.Server):
     """uvicorn as a part of a service that handles signals itself.
 
     Args:
-        app: What to serve.
+        app: An ASGI application.
     """
 
-    def __init__(self, app: QueuedApi) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
+from prometheus_client import Counter
 
 from lepton_ai.errors import UnavailableError
 from lepton_ai.proto.v1 import serving_pb2
 from lepton_gateway.envoy.admin import Admin, Sample
-from lepton_gateway.envoy.names import ROUTES, VERSION_CLUSTERS
+from lepton_gateway.envoy.names import ROUTES, SHADOW_CLUSTERS, VERSION_CLUSTERS
 from lepton_gateway.routing import Routing
+from lepton_gateway.shadowing.app import Shadowing, Tally
 from lepton_gateway.table import RouteTable
 from lepton_runtime.bus import SERVING, Bus
 
@@ -24,7 +26,21 @@ _INTERVAL_S = 0.5
 # While new routes are on their way into Envoy, or somebody waits for a model to wake.
 _HURRY_S = 0.03
 _COUNTED = r"upstream_rq_(completed|[45]xx|time|active|pending_active)|membership_healthy"
-_NAMES = rf"^cluster\.{VERSION_CLUSTERS}.*\.({_COUNTED})$|\.rds\.{ROUTES}\.version_text$"
+_NAMES = (
+    rf"^cluster\.{VERSION_CLUSTERS}.*\.({_COUNTED})$"
+    rf"|^cluster\.{SHADOW_CLUSTERS}.*\.upstream_rq_pending_overflow$"
+    rf"|\.rds\.{ROUTES}\.version_text$"
+)
+_rows = Counter(
+    "lepton_shadow_rows",
+    "Rows of mirrored requests, by what came of comparing answers.",
+    ("deployment", "version", "outcome"),
+)
+_dropped = Counter(
+    "lepton_shadow_dropped_requests",
+    "Mirrored requests that were not compared, because too many were under way.",
+    ("deployment", "version"),
+)
 _Version = tuple[str, int]  # deployment, version
 
 
@@ -37,6 +53,8 @@ class Totals:
     requests: int = 0
     errors: int = 0
     seconds: float = 0.0
+    # Requests that would have been mirrored, had not too many been under way.
+    dropped: int = 0
 
     def since(self, before: Totals) -> serving_pb2.VersionLoad:
         """What was added; all of it if Envoy has begun anew."""
@@ -48,6 +66,7 @@ class Totals:
             requests=self.requests - before.requests,
             errors=max(self.errors - before.errors, 0),
             seconds=max(self.seconds - before.seconds, 0.0),
+            dropped=max(self.dropped - before.dropped, 0),
         )
 
 
@@ -59,8 +78,8 @@ def read_totals(samples: Iterable[Sample]) -> tuple[str, dict[_Version, Totals]]
         if name.endswith("version_text"):
             routes = labels.get("text_value", routes)
         cluster = labels.get("envoy_cluster_name", "")
-        if cluster.startswith(VERSION_CLUSTERS):
-            deployment, _, version = cluster.removeprefix(VERSION_CLUSTERS).partition("/")
+        if cluster.startswith((VERSION_CLUSTERS, SHADOW_CLUSTERS)):
+            _, deployment, version = cluster.split("/")
             _add(totals[deployment, int(version)], name, value)
     return routes, totals
 
@@ -77,6 +96,8 @@ def _add(totals: Totals, name: str, value: float) -> None:
             totals.errors += int(value)
         case "upstream_rq_time_sum":
             totals.seconds = value / 1e3
+        case "upstream_rq_pending_overflow":  # asked for of shadows only
+            totals.dropped = int(value)
         case _:
             pass
 
@@ -92,6 +113,7 @@ class Reporter:
         node_id: Of this gateway.
         incarnation: Of this gateway.
         waiting: Requests that wait for a sleeping deployment, by its name.
+        shadowing: Compares answers.
     """
 
     admin: Admin
@@ -100,6 +122,7 @@ class Reporter:
     node_id: str
     incarnation: str
     waiting: Mapping[str, int]
+    shadowing: Shadowing
     _totals: dict[_Version, Totals] = field(default_factory=dict[_Version, Totals])
     _routes: str = ""
     _told: str = ""
@@ -139,6 +162,7 @@ class Reporter:
         self, table: RouteTable, totals: Mapping[_Version, Totals]
     ) -> serving_pb2.ServingReport:
         report = serving_pb2.ServingReport(node_id=self.node_id, incarnation=self.incarnation)
+        tallies = self.shadowing.take()
         for found in table.deployments:
             load = report.deployments.add(
                 name=found.name,
@@ -149,5 +173,27 @@ class Reporter:
                 if name == found.name:
                     one = counted.since(self._totals.get((name, version), Totals()))
                     one.version = version
+                    _add_tally(one, tallies.get((name, version), Tally()))
+                    _measure(name, one)
                     load.versions.append(one)
         return report
+
+
+def _add_tally(load: serving_pb2.VersionLoad, tally: Tally) -> None:
+    load.compared_rows = tally.rows
+    load.agreed_rows = tally.agreed
+    load.unanswered_rows = tally.unanswered
+    load.dropped += tally.dropped
+
+
+def _measure(name: str, load: serving_pb2.VersionLoad) -> None:
+    if not load.compared_rows and not load.dropped:
+        return
+    outcomes = {
+        "agreed": load.agreed_rows,
+        "disagreed": load.compared_rows - load.agreed_rows - load.unanswered_rows,
+        "unanswered": load.unanswered_rows,
+    }
+    for outcome, rows in outcomes.items():
+        _rows.labels(name, load.version, outcome).inc(rows)
+    _dropped.labels(name, load.version).inc(load.dropped)

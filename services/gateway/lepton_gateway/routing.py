@@ -36,6 +36,7 @@ class Routing:
         mirror: The cluster's records.
         clock: Tells when revocations have expired.
         documents: Takes the documents to Envoy.
+        shadow_port: Where answers are compared, on loopback.
         limits: What is refused.
         tls: How to reach services and replicas; None for plain text.
     """
@@ -45,12 +46,15 @@ class Routing:
         mirror: Mirror,
         clock: Clock,
         documents: DocumentFolder,
+        *,
+        shadow_port: int,
         limits: Limits,
         tls: Tls | None,
     ) -> None:
         self._mirror = mirror
         self._clock = clock
         self._documents = documents
+        self._shadow_port = shadow_port
         self._limits = limits
         self._tls = tls
         self.table = RouteTable()
@@ -112,7 +116,8 @@ class Routing:
         self._warm &= {(one.name, version) for one in table.deployments for version in one.versions}
         self.table = table.roused(self._warm)
         resolved = self._retiring(self.table.resolved(await resolve(self.table.addresses())))
-        documents = render(resolved, str(self._documents.path), self._limits, self._tls)
+        folder = str(self._documents.path)
+        documents = render(resolved, folder, self._shadow_port, self._limits, self._tls)
         self._documents.write(documents)
         version = documents[ROUTES_FILE]["version_info"]
         if version == self.newest:

@@ -58,10 +58,10 @@ class GatewaySettings(RuntimeSettings):
     def limits(self) -> Limits:
         """What is refused."""
         return Limits(
-            self.max_connections,
-            self.max_requests,
-            self.max_request_bytes,
-            self.inference_timeout_s,
+            max_connections=self.max_connections,
+            max_requests=self.max_requests,
+            max_request_bytes=self.max_request_bytes,
+            inference_timeout_s=self.inference_timeout_s,
         )
 
     @property

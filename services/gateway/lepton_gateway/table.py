@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lepton_ai.proto.v1 import deployment_pb2, node_pb2, task_pb2
 from lepton_runtime import keys
 
-__all__ = ["Group", "Replica", "RouteTable", "RoutedDeployment", "build_table"]
+__all__ = ["Group", "Replica", "RouteTable", "RoutedDeployment", "Shadow", "build_table"]
 
 
 @dataclass(frozen=True, order=True)
@@ -24,6 +24,22 @@ class Replica:
 
     address: str
     version: int
+
+
+class Shadow(NamedTuple):
+    """A version whose answers are compared with another's.
+
+    Args:
+        version: It.
+        beside: The other.
+        percent: Of the requests that name no version.
+        tolerance: By how much fractions may differ.
+    """
+
+    version: int
+    beside: int
+    percent: int
+    tolerance: float
 
 
 class Group(NamedTuple):
@@ -54,6 +70,7 @@ class RoutedDeployment:
         sleeps: Whether it has no replica while nobody asks, and gets one when somebody does.
         hedge_after_s: Seconds after which a request goes to another replica too; 0 for never.
         awake: Whether a request would be answered; where it sleeps that is waited for.
+        shadow: What is mirrored; None for nothing.
     """
 
     name: str
@@ -65,6 +82,7 @@ class RoutedDeployment:
     sleeps: bool = False
     hedge_after_s: float = 0.0
     awake: bool = True
+    shadow: Shadow | None = None
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -114,6 +132,10 @@ class RouteTable:
             for version in one.versions
         )
         return there + self.retired
+
+    def shadow_of(self, name: str) -> Shadow | None:
+        """What is mirrored of the requests to a deployment; None for nothing."""
+        return next((one.shadow for one in self.deployments if one.name == name), None)
 
     def retiring(self, before: Iterable[Group]) -> RouteTable:
         """The same table, with the groups of `before` that it does not have itself."""
@@ -213,7 +235,15 @@ def _routed(
         deployment.traffic_revision,
         deployment.spec.HasField("scale") and not deployment.spec.scale.min_replicas,
         deployment.spec.hedge_after_s,
+        shadow=_shadow(deployment),
     )
+
+
+def _shadow(deployment: deployment_pb2.Deployment) -> Shadow | None:
+    if not deployment.HasField("shadow"):
+        return None
+    one = deployment.shadow
+    return Shadow(one.version, one.beside, one.percent, one.tolerance)
 
 
 def _replicas(records: Mapping[str, bytes]) -> Mapping[str, dict[str, Replica]]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lepton_ai.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
+from lepton_gateway.requests import Headers, Request
 from lepton_gateway.table import RoutedDeployment, RouteTable
 from lepton_runtime.clock import Clock
 
-__all__ = ["WOKEN_HEADER", "Request", "Response", "Waking"]
+__all__ = ["WOKEN_HEADER", "Response", "Waking"]
 
 # Marks a request that was held already: it is not held again.
 WOKEN_HEADER = "lepton-woken"
@@ -24,17 +25,6 @@ _POLL_S = 0.05
 _RETRY_S = 0.1
 _HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "server", "date"})
 _UNREACHABLE = 503
-
-Headers = list[tuple[str, str]]
-
-
-class Request(NamedTuple):
-    """As it came from Envoy."""
-
-    method: str
-    target: str
-    headers: Headers
-    body: bytes
 
 
 class Response(NamedTuple):

@@ -64,7 +64,7 @@ class _Deployment:
                 yield RemoveTask(task, "no longer wanted")
         self._let_go(fates)
         placed = Counter[int]()
-        for version in held:
+        for version in self._asked_for(held):
             for index in range(self.fresh.wanted_replicas):
                 for action in self._ensure(version, index):
                     placed[version] += 1
@@ -88,6 +88,10 @@ class _Deployment:
         if not self.fresh.HasField("rollout"):
             return [serving]
         return [serving, self.fresh.rollout.version]
+
+    def _asked_for(self, held: list[int]) -> list[int]:
+        """Those that replicas are made for: not one that only lingers until the other answers."""
+        return [version for version in held if version in (held[0], self.fresh.spec.version)]
 
     def _standings(self) -> dict[int, Standing]:
         versions = {task.replica.version for task in self.tasks}
@@ -239,6 +243,9 @@ class _Deployment:
 
     def _rollout_verdict(self) -> tuple[deployment_pb2.DeploymentState, str]:
         rollout, serving = self.fresh.rollout, self.fresh.serving_version
+        carried_out = self.record.shadow == self.fresh.shadow and self._carried_out()
+        if self.fresh.HasField("shadow") and not rollout.percent:
+            return self._shadow_verdict(carried_out)
         if not rollout.percent:
             ready = (
                 f"{self._ready(rollout.version)} of {self.fresh.wanted_replicas} replicas answer"
@@ -247,8 +254,16 @@ class _Deployment:
             return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
         reason = f"{rollout.percent} % of requests go to version {rollout.version}"
         held = rollout.percent == self.fresh.spec.rollout.hold_percent
-        if held and self.record.traffic == self.fresh.traffic and self._carried_out():
+        if held and carried_out and self.record.traffic == self.fresh.traffic:
             return deployment_pb2.DEPLOYMENT_STATE_READY, reason
+        return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
+
+    def _shadow_verdict(self, carried_out: bool) -> tuple[deployment_pb2.DeploymentState, str]:
+        shadow = self.fresh.shadow
+        compared = f"{shadow.percent} % of requests are mirrored to version {shadow.version}"
+        if self.fresh.spec.rollout.shadow_percent and carried_out:
+            return deployment_pb2.DEPLOYMENT_STATE_READY, compared
+        reason = f"{compared}, which has to agree with {shadow.beside}"
         return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
 
     def _verdict(self, version: int, placed: int) -> tuple[deployment_pb2.DeploymentState, str]:

@@ -9,7 +9,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from lepton_ai.errors import LeptonError
-from lepton_ai.proto.v1 import event_pb2, job_pb2, node_pb2, serving_pb2
+from lepton_ai.proto.v1 import deployment_pb2, event_pb2, job_pb2, node_pb2, serving_pb2
 from lepton_runtime.bus import SERVING, Bus
 from lepton_runtime.clock import Clock
 from lepton_runtime.election import Election, Leadership
@@ -165,6 +165,8 @@ class Leader:
                 previous = cluster.jobs[job.id].state
                 self._tell(event_pb2.JobStateChanged(job=job, previous=previous))
             case UpdateDeployment(deployment=deployment):
+                if _only_counts(cluster.deployments[deployment.spec.name], deployment):
+                    return
                 _log.info(
                     "deployment changed",
                     deployment=deployment.spec.name,
@@ -211,6 +213,15 @@ class Leader:
         while True:
             message = await self._news.get()
             await publish_event(self._bus, self._clock, self._node_id, message)
+
+
+def _only_counts(before: deployment_pb2.Deployment, after: deployment_pb2.Deployment) -> bool:
+    """Whether nothing has changed but the figures of a comparison."""
+    same = deployment_pb2.Deployment()
+    same.CopyFrom(after)
+    same.agreement.CopyFrom(before.agreement)
+    same.updated_at.CopyFrom(before.updated_at)
+    return same == before
 
 
 def _name(action: Action) -> str:

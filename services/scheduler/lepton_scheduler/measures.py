@@ -23,12 +23,36 @@ class Count:
     requests: int = 0
     errors: int = 0
     seconds: float = 0.0
+    # Of what was mirrored: rows compared, those that agree, those that got no answer, and requests
+    # that were not compared.
+    rows: int = 0
+    agreed: int = 0
+    unanswered: int = 0
+    dropped: int = 0
 
     def add(self, load: serving_pb2.VersionLoad) -> None:
         """Count what a report adds."""
-        self.requests += load.requests
-        self.errors += load.errors
-        self.seconds += load.seconds
+        self.add_count(
+            Count(
+                load.requests,
+                load.errors,
+                load.seconds,
+                load.compared_rows,
+                load.agreed_rows,
+                load.unanswered_rows,
+                load.dropped,
+            )
+        )
+
+    def add_count(self, other: Count) -> None:
+        """Add what was counted elsewhere."""
+        self.requests += other.requests
+        self.errors += other.errors
+        self.seconds += other.seconds
+        self.rows += other.rows
+        self.agreed += other.agreed
+        self.unanswered += other.unanswered
+        self.dropped += other.dropped
 
     @property
     def error_rate(self) -> float:
@@ -142,10 +166,15 @@ class Measures:
         found: defaultdict[int, Count] = defaultdict(Count)
         for (deployment, revision, version), count in self._counts.items():
             if deployment == name and revision >= since_revision:
-                found[version].requests += count.requests
-                found[version].errors += count.errors
-                found[version].seconds += count.seconds
+                found[version].add_count(count)
         return found
+
+    def rate(
+        self, now: float, gateways: Mapping[str, node_pb2.Node], name: str, over_s: float
+    ) -> float:
+        """Requests a second that were answered lately, as far as gateways say."""
+        samples = (self._samples(now, node, name, over_s) or () for node in gateways.values())
+        return sum(one.requests for found in samples for one in found) / over_s
 
     def waiting(self, name: str) -> int:
         """Requests that wait for a sleeping deployment."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lepton_ai.proto.v1 import deployment_pb2
 from lepton_scheduler.cluster import Cluster
-from lepton_scheduler.measures import Count
+from lepton_scheduler.comparison import FEWEST_ROWS, compare, disagreement
+from lepton_scheduler.mirroring import (
+    agreement_so_far,
+    is_more_than_enough,
+    note,
+    shadow_of,
+)
 
-__all__ = ["DEFAULT_STAGE_S", "Standing", "compare", "roll"]
+__all__ = ["DEFAULT_STAGE_S", "Standing", "roll"]
 
 DEFAULT_STAGE_S = 10.0
 _DEFAULT_STAGE_REQUESTS = 100
@@ -20,16 +25,6 @@ _SHORTEST_STAGE_S = 1.0
 _QUIET_S = 2.0
 # A version that is not there after this long never will be.
 _PATIENCE_S = 300.0
-
-# When a version counts as worse. Few requests prove nothing, and one mishap is none.
-_FEWEST_ERRORS = 3
-_FEWEST_REQUESTS = 20
-_MORE_ERRORS = 0.01
-_SLOWER, _SLOWER_S = 2.0, 0.02
-# 99 % one-sided, of the normal distribution.
-_Z = 2.326
-# Without the other version's figures: a client's own bad requests are seldom most of them.
-_MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,9 @@ def roll(
         if standings.get(serving, Standing()).ready or not other.ready:
             deployment.ClearField("rollout")
             _send(now, deployment, {serving: 100})
+    elif not deployment.wanted_replicas and _is_to_be_seen(deployment):
+        deployment.ClearField("rollout")  # it begins when somebody asks
+        _send(now, deployment, {serving: 100})
     elif deployment.rollout.version != wanted:
         _begin(now, deployment)
     else:
@@ -76,6 +74,7 @@ def roll(
 
 def _begin(now: float, deployment: deployment_pb2.Deployment) -> None:
     deployment.rollout.Clear()
+    deployment.ClearField("agreement")
     deployment.rollout.version = deployment.spec.version
     deployment.rollout.stage_began_at.FromNanoseconds(int(now * 1e9))
     _send(now, deployment, {deployment.serving_version: 100})
@@ -87,20 +86,36 @@ def _go_on(
     deployment: deployment_pb2.Deployment,
     standings: Mapping[int, Standing],
 ) -> None:
-    rollout = deployment.rollout
-    new = standings.get(rollout.version, Standing())
+    new = standings.get(deployment.rollout.version, Standing())
     old = standings.get(deployment.serving_version, Standing())
+    agreement = agreement_so_far(now, cluster, deployment)
     if new.failure:
         _reject(now, deployment, new.failure)
-    elif not deployment.wanted_replicas or (new.ready and not old.ready):
-        _switch(now, deployment)  # nobody is served by the old one
+    elif _is_alone(deployment, old, new):
+        _switch(now, deployment)
     elif worse := _worse(cluster, deployment):
         _reject(now, deployment, worse)
     elif missing := _missing(now, cluster, deployment, new):
         if _lasted(now, deployment) > _PATIENCE_S and not _is_held(deployment):
             _reject(now, deployment, f"after {_PATIENCE_S:g} s {missing}")
+    elif deployment.spec.rollout.shadow_percent:
+        _only_mirror(now, cluster, deployment)
     elif _stage_is_over(now, cluster, deployment):
         _next_stage(now, cluster, deployment)
+    note(now, deployment, agreement)
+
+
+def _is_to_be_seen(deployment: deployment_pb2.Deployment) -> bool:
+    """Whether a version may not take over before requests have shown something of it."""
+    spec = deployment.spec.rollout
+    return bool(spec.hold_percent or spec.shadow_percent or spec.min_agreement)
+
+
+def _is_alone(deployment: deployment_pb2.Deployment, old: Standing, new: Standing) -> bool:
+    """Whether nobody is served by the old version, and might as well be by the new one."""
+    spec = deployment.spec.rollout
+    unseen = spec.shadow_percent or (spec.min_agreement and not deployment.rollout.percent)
+    return not deployment.wanted_replicas or bool(new.ready and not old.ready and not unseen)
 
 
 def _missing(
@@ -116,8 +131,13 @@ def _missing(
 
 
 def _is_held(deployment: deployment_pb2.Deployment) -> bool:
-    held = deployment.spec.rollout.hold_percent
-    return bool(held) and deployment.rollout.percent == held
+    """Whether it may stay at this stage for long."""
+    percent = deployment.rollout.percent
+    return percent == deployment.spec.rollout.hold_percent if percent else _is_mirrored(deployment)
+
+
+def _is_mirrored(deployment: deployment_pb2.Deployment) -> bool:
+    return deployment.HasField("shadow")
 
 
 def _lasted(now: float, deployment: deployment_pb2.Deployment) -> float:
@@ -129,6 +149,8 @@ def _stage_is_over(now: float, cluster: Cluster, deployment: deployment_pb2.Depl
     rollout, spec, measures = deployment.rollout, deployment.spec.rollout, cluster.measures
     if not measures.carried_out(cluster.gateways, deployment):
         return False
+    if _is_compared(deployment) and agreement_so_far(now, cluster, deployment).rows < FEWEST_ROWS:
+        return False
     if not rollout.percent or measures.is_quiet(
         now, cluster.gateways, deployment.spec.name, _QUIET_S
     ):
@@ -139,9 +161,17 @@ def _stage_is_over(now: float, cluster: Cluster, deployment: deployment_pb2.Depl
     return lasted >= _stage_s(deployment) or (enough and lasted >= _SHORTEST_STAGE_S)
 
 
+def _is_compared(deployment: deployment_pb2.Deployment) -> bool:
+    """Whether what is mirrored decides something."""
+    return bool(deployment.spec.rollout.min_agreement) and _is_mirrored(deployment)
+
+
 def _next_stage(now: float, cluster: Cluster, deployment: deployment_pb2.Deployment) -> None:
-    rollout = deployment.rollout
-    limit = deployment.spec.rollout.hold_percent or 100
+    rollout, spec = deployment.rollout, deployment.spec.rollout
+    if spec.min_agreement and not _is_mirrored(deployment):
+        _only_mirror(now, cluster, deployment)
+        return
+    limit = spec.hold_percent or 100
     at_once = not _stage_s(deployment) or cluster.measures.is_quiet(
         now, cluster.gateways, deployment.spec.name, _QUIET_S
     )
@@ -150,16 +180,29 @@ def _next_stage(now: float, cluster: Cluster, deployment: deployment_pb2.Deploym
         return
     ahead = [*(stage for stage in _STAGES if rollout.percent < stage < limit), limit]
     share = limit if at_once else ahead[0]
-    if share == rollout.percent:
-        return  # it stays at this share until the spec changes
-    first = not rollout.percent
-    rollout.percent = share
-    rollout.stage_began_at.FromNanoseconds(int(now * 1e9))
-    old = 100 - rollout.percent
-    shares = {deployment.serving_version: old, rollout.version: rollout.percent}
-    _send(now, deployment, {version: share for version, share in shares.items() if share})
-    if first:
-        rollout.since_revision = deployment.traffic_revision
+    if share != rollout.percent or is_more_than_enough(
+        now, cluster, deployment
+    ):  # else it stays there until the spec changes
+        _set_share(now, cluster, deployment, share)
+
+
+def _set_share(
+    now: float, cluster: Cluster, deployment: deployment_pb2.Deployment, percent: int
+) -> None:
+    """Send the version that is taking over a share of the requests, and compare its answers."""
+    rollout = deployment.rollout
+    if rollout.percent != percent:
+        rollout.percent = percent
+        rollout.stage_began_at.FromNanoseconds(int(now * 1e9))
+    shares = {deployment.serving_version: 100 - percent, rollout.version: percent}
+    shares = {version: share for version, share in shares.items() if share}
+    _send(now, deployment, shares, shadow_of(now, cluster, deployment))
+    rollout.since_revision = rollout.since_revision or deployment.traffic_revision
+
+
+def _only_mirror(now: float, cluster: Cluster, deployment: deployment_pb2.Deployment) -> None:
+    """Have answers of the new version compared that nobody gets."""
+    _set_share(now, cluster, deployment, 0)
 
 
 def _switch(now: float, deployment: deployment_pb2.Deployment) -> None:
@@ -178,13 +221,22 @@ def _reject(now: float, deployment: deployment_pb2.Deployment, why: str) -> None
     _send(now, deployment, {deployment.serving_version: 100})
 
 
-def _send(now: float, deployment: deployment_pb2.Deployment, shares: Mapping[int, int]) -> None:
-    """Have gateways send requests by these shares."""
-    if {share.version: share.percent for share in deployment.traffic} == shares:
+def _send(
+    now: float,
+    deployment: deployment_pb2.Deployment,
+    shares: Mapping[int, int],
+    shadow: deployment_pb2.Shadow | None = None,
+) -> None:
+    """Have gateways send requests by these shares, and mirror some of them."""
+    before = {share.version: share.percent for share in deployment.traffic}
+    if before == shares and deployment.shadow == (shadow or deployment_pb2.Shadow()):
         return
     del deployment.traffic[:]
     for version, percent in sorted(shares.items()):
         deployment.traffic.add(version=version, percent=percent)
+    deployment.ClearField("shadow")
+    if shadow is not None:
+        deployment.shadow.CopyFrom(shadow)
     deployment.traffic_revision += 1
     deployment.traffic_changed_at.FromNanoseconds(int(now * 1e9))
 
@@ -196,37 +248,8 @@ def _stage_s(deployment: deployment_pb2.Deployment) -> float:
 
 def _worse(cluster: Cluster, deployment: deployment_pb2.Deployment) -> str:
     rollout = deployment.rollout
-    if not rollout.percent:
+    if not rollout.since_revision:
         return ""
     counts = cluster.measures.counts(deployment.spec.name, rollout.since_revision)
-    return compare(counts[deployment.serving_version], counts[rollout.version])
-
-
-def compare(old: Count, new: Count) -> str:
-    """In what a version is worse than the one before it; empty where it is not.
-
-    Args:
-        old: What became of the serving version's requests.
-        new: What became of the other's, in the same time.
-    """
-    known = old.requests >= _FEWEST_REQUESTS
-    bearable = old.error_rate + _MORE_ERRORS if known else _MOST
-    if new.errors >= _FEWEST_ERRORS and _least_rate(new) > bearable:
-        return (
-            f"{new.errors} of {new.requests} requests failed, {old.errors} of {old.requests} before"
-        )
-    enough = known and new.requests >= _FEWEST_REQUESTS
-    if enough and new.mean_s > _SLOWER * old.mean_s + _SLOWER_S:
-        return f"a request takes {new.mean_s * 1e3:.0f} ms, {old.mean_s * 1e3:.0f} ms before"
-    return ""
-
-
-def _least_rate(count: Count) -> float:
-    """The lowest error rate that what was seen allows: the lower end of Wilson's interval.
-
-    https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval
-    """
-    n, p, z2 = count.requests, count.error_rate, _Z * _Z
-    middle = p + z2 / (2 * n)
-    spread = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return (middle - spread) / (1 + z2 / n)
+    old, new = counts[deployment.serving_version], counts[rollout.version]
+    return compare(old, new) or disagreement(new, deployment.spec.rollout.min_agreement)

@@ -35,6 +35,7 @@ from lepton_scheduler.submission import (
     check_change,
     check_deployment,
     check_job,
+    check_shadow,
     check_variant,
     not_found,
 )
@@ -180,6 +181,7 @@ class SchedulerServicer(SchedulerServiceServicer):
             else:
                 deployment.tenant = principal().tenant
                 deployment.created_at.FromNanoseconds(int(self._clock.now() * 1e9))
+            check_shadow(spec, deployment.serving_version)
             deployment.spec.CopyFrom(spec)
             deployment.generation += 1
             deployment.state = deployment_pb2.DEPLOYMENT_STATE_PROGRESSING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import PurePosixPath
@@ -16,7 +17,15 @@ from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
 from lepton_scheduler.placement import how_many
 from lepton_scheduler.scaling import MAX_CALM_S
 
-__all__ = ["check_change", "check_deployment", "check_job", "check_variant", "newest", "not_found"]
+__all__ = [
+    "check_change",
+    "check_deployment",
+    "check_job",
+    "check_shadow",
+    "check_variant",
+    "newest",
+    "not_found",
+]
 
 # A job is placed in one transaction of etcd, which takes 128 operations.
 MAX_RANKS = 120
@@ -119,6 +128,19 @@ def check_change(
     return new
 
 
+def check_shadow(spec: deployment_pb2.DeploymentSpec, serving_version: int) -> None:
+    """Refuse to compare a version with nothing, or with itself.
+
+    Raises:
+        InvalidArgumentError: No other version serves.
+    """
+    if spec.rollout.shadow_percent and serving_version in (0, spec.version):
+        raise InvalidArgumentError(
+            f"no version but {spec.version} of deployment {spec.name!r} serves",
+            hint="deploy what answers first, then its shadow",
+        )
+
+
 def check_variant(variant: str, model: storage_pb2.Model) -> None:
     """Refuse a variant that was not published with a model.
 
@@ -165,6 +187,16 @@ def _check_rollout(rollout: deployment_pb2.RolloutSpec) -> None:
     if not 0 <= rollout.hold_percent < WHOLE:
         raise InvalidArgumentError(
             f"a canary of {rollout.hold_percent} % cannot be had", hint="from 0 to 99"
+        )
+    if not 0 <= rollout.shadow_percent <= WHOLE or rollout.shadow_percent * rollout.hold_percent:
+        raise InvalidArgumentError(
+            f"a shadow of {rollout.shadow_percent} % cannot be had",
+            hint="from 0 to 100, and no canary with it",
+        )
+    if not 0 <= rollout.min_agreement <= 1 or not 0 <= rollout.tolerance < math.inf:
+        raise InvalidArgumentError(
+            f"agreement of {rollout.min_agreement:g} within {rollout.tolerance:g} cannot be asked",
+            hint="an agreement from 0 to 1, and a tolerance of 0 or more",
         )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lepton_gateway.envoy.bootstrap import Listening, bootstrap
 from lepton_gateway.envoy.clusters import Tls
 from lepton_gateway.envoy.documents import DocumentFolder, render
 from lepton_gateway.envoy.limits import Limits
-from lepton_gateway.table import Replica, RoutedDeployment, RouteTable
+from lepton_gateway.table import Replica, RoutedDeployment, RouteTable, Shadow
 
 BOTH = "deployment/mnist/1:90 deployment/mnist/2:10"
 LIMITS = Limits(max_connections=10, max_requests=20, max_request_bytes=30, inference_timeout_s=4)
@@ -35,7 +36,7 @@ TABLE = RouteTable(
 
 
 def rendered(table: RouteTable = TABLE, tls: Tls | None = None) -> dict[str, dict[str, Any]]:
-    return render(table, "/folder", LIMITS, tls)
+    return render(table, "/folder", 7, LIMITS, tls)
 
 
 def clusters(tls: Tls | None = None) -> dict[str, dict[str, Any]]:
@@ -135,6 +136,27 @@ def test_only_inference_is_sent_again_after_it_was_begun() -> None:
     for cluster in ("schedulers", "storage", "gateway"):
         assert "reset" not in policies[cluster].split(",")
         assert "retriable-status-codes" not in policies[cluster]
+
+
+def test_mirrored_is_what_is_to_be_compared_and_bounded() -> None:
+    found = replace(TABLE.deployments[1], shadow=Shadow(2, 1, 7, 0.01))
+    table = replace(TABLE, deployments=(found,))
+    actions = {_cluster(r["route"]): r["route"] for r in virtual_host(table)["routes"]}
+    mirrored = {name for name, action in actions.items() if "request_mirror_policies" in action}
+    assert mirrored == {BOTH}
+    [policy] = actions[BOTH]["request_mirror_policies"]
+    assert policy["cluster"] == "shadow/mnist/2"
+    assert policy["runtime_fraction"]["default_value"]["numerator"] == 7
+    [shadow] = [c for c in rendered(table, TLS)["cds.json"]["resources"] if c["type"] == "STATIC"]
+    assert shadow["circuit_breakers"]["thresholds"][0]["max_requests"] == 8
+    assert "transport_socket" not in shadow
+    assert not any("request_mirror_policies" in r["route"] for r in virtual_host()["routes"])
+
+
+def test_nothing_is_mirrored_for_a_version_that_does_not_answer() -> None:
+    found = replace(TABLE.deployments[1], shadow=Shadow(3, 1, 7, 0.01))
+    routes = virtual_host(replace(TABLE, deployments=(found,)))["routes"]
+    assert not any("request_mirror_policies" in route["route"] for route in routes)
 
 
 def test_documents_are_written_before_what_refers_to_them() -> None:

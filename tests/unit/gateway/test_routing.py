@@ -25,7 +25,8 @@ def scheduler(address: str) -> Write:
 @asynccontextmanager
 async def routed(state: MemoryState, clock: ManualClock, folder: Path) -> AsyncGenerator[Routing]:
     mirror = Mirror(state, [keys.NODES])
-    routing = Routing(mirror, clock, DocumentFolder(folder), Limits(), None)
+    documents = DocumentFolder(folder)
+    routing = Routing(mirror, clock, documents, shadow_port=7, limits=Limits(), tls=None)
     tasks = [asyncio.create_task(mirror.follow())]
     await routing.start()
     tasks.append(asyncio.create_task(routing.run()))

@@ -8,8 +8,9 @@ import pytest
 
 from lepton_ai.proto.v1 import deployment_pb2, node_pb2, serving_pb2
 from lepton_scheduler.cluster import Cluster
+from lepton_scheduler.comparison import compare, disagreement
 from lepton_scheduler.measures import Count
-from lepton_scheduler.rollout import Standing, compare, roll
+from lepton_scheduler.rollout import Standing, roll
 from lepton_scheduler.scaling import wanted_replicas
 
 READY = Standing(ready=1)
@@ -43,6 +44,15 @@ class Scene:
         load = report.deployments.add(name="m", waiting=waiting, versions=loads)
         load.traffic_revision = self.deployment.traffic_revision
         self.cluster.measures.add(self.now, report)
+
+    def compare(self, rows: int, agreed: int) -> None:
+        """Rows of a second that both versions were asked, beside 500 requests to version 1."""
+        self.report(
+            serving_pb2.VersionLoad(version=1, healthy=1, requests=500, seconds=5.0),
+            serving_pb2.VersionLoad(
+                version=2, healthy=1, compared_rows=rows, agreed_rows=agreed, dropped=1
+            ),
+        )
 
     def ask(self, new: int, errors: int = 0, seconds: float = 0.0) -> None:
         """Requests of a second to version 2, beside 500 to version 1."""
@@ -148,6 +158,99 @@ def test_a_version_that_never_answers_is_given_up() -> None:
     scene.now += 2
     scene.roll()
     assert "0 of its 1 replicas answer" in scene.deployment.rejected_reason
+
+
+def judged(least: float) -> Scene:
+    """Version 2 has to agree, and answers nobody yet."""
+    scene = Scene()
+    scene.deployment.spec.rollout.min_agreement = least
+    for _ in range(3):
+        scene.ask(0)
+        assert scene.roll() == [(1, 100)]
+    assert not scene.deployment.HasField("shadow")
+    scene.standings[2] = READY
+    assert scene.roll() == [(1, 100)]
+    return scene
+
+
+def test_a_version_that_has_to_agree_is_compared_before_it_answers_anybody() -> None:
+    scene = judged(0.9)
+    shadow = scene.deployment.shadow
+    assert (shadow.version, shadow.beside, shadow.tolerance) == (2, 1, 0.01)
+    assert shadow.percent == 4  # of 500 in a second
+    for _ in range(9):
+        scene.compare(10, 10)
+        assert scene.roll() == [(1, 100)]
+    scene.compare(10, 1)
+    assert scene.roll() == [(1, 99), (2, 1)]
+    assert scene.deployment.HasField("shadow")
+    scene.compare(0, 0)
+    scene.compare(30, 20)  # 111 of 130
+    assert scene.roll() == [(1, 100)]
+    assert scene.deployment.rejected_reason == (
+        "version 2 was rolled back at 1 %: 111 of 130 rows agree, 90 % are asked for"
+    )
+    found = scene.deployment.agreement
+    assert (found.version, found.beside, found.rows, found.agreed) == (2, 1, 130, 111)
+    assert not scene.deployment.HasField("shadow")
+
+
+def test_a_version_that_has_to_agree_waits_for_requests() -> None:
+    scene = judged(0.5)
+    for _ in range(60):
+        scene.report(*(serving_pb2.VersionLoad(version=v, healthy=1) for v in (1, 2)))
+        assert scene.roll() == [(1, 100)]
+    scene.deployment.wanted_replicas = 0
+    scene.roll()
+    assert not scene.deployment.HasField("rollout")
+    scene.deployment.wanted_replicas = 1
+    scene.roll()
+    assert scene.deployment.rollout.version == 2
+
+
+def test_agreement_is_told_and_not_judged_unless_asked_for() -> None:
+    scene = started()
+    for _ in range(6):
+        scene.compare(100, 0)
+        scene.roll()
+    assert scene.deployment.serving_version == 1
+    assert scene.deployment.rollout.percent == 1
+    assert scene.deployment.agreement.rows >= 100
+    assert scene.deployment.agreement.dropped
+
+
+def test_a_shadow_answers_nobody_until_the_spec_changes() -> None:
+    scene = Scene()
+    spec = scene.deployment.spec.rollout
+    spec.shadow_percent = 40
+    scene.standings[2] = READY
+    for _ in range(400):
+        scene.compare(10, 9)
+        assert scene.roll() == [(1, 100)]
+    assert scene.deployment.shadow.percent == 40
+    # Nor where nobody else does.
+    scene.standings[1] = Standing()
+    assert scene.roll() == [(1, 100)]
+    scene.standings[1] = READY
+    spec.shadow_percent = 0
+    scene.compare(10, 9)
+    assert scene.roll() == [(1, 99), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "agreed", "least", "said"),
+    [
+        (0, 0, 0.9, False),
+        (10, 0, 0.9, False),  # the other 90 may still agree
+        (11, 0, 0.9, True),
+        (200, 180, 0.9, False),
+        (200, 179, 0.9, True),
+        (100, 0, 0.0, False),
+        (1, 0, 1.0, True),
+    ],
+)
+def test_what_disagrees(rows: int, agreed: int, least: float, said: bool) -> None:
+    assert bool(disagreement(Count(rows=rows, agreed=agreed), least)) is said
 
 
 def test_a_canary_stays_at_its_share() -> None:

@@ -14,10 +14,11 @@ from lepton_gateway.envoy.names import (
     SCHEDULER_CLUSTER,
     STORAGE_CLUSTER,
     file_source,
+    shadow_cluster,
     typed,
     version_cluster,
 )
-from lepton_gateway.table import RouteTable
+from lepton_gateway.table import RouteTable, Shadow
 
 __all__ = ["Tls", "endpoints", "endpoints_file", "local_clusters", "remote_clusters"]
 
@@ -25,6 +26,9 @@ _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Of the requests under way, so that no overload is made worse. Below the least of them losing one
 # of two replicas, which makes half of all requests begin anew at once, costs nobody an answer.
 _RETRY_BUDGET = {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 128}
+# Requests to compare answers by that are under way, and as many that wait. Of what comes beyond
+# them Envoy makes no copy, and counts it.
+_MIRRORED_AT_ONCE = 8
 # Only failures of the connection eject, never answers: 500 is an input's fault, 504 a client's
 # short deadline, and 429 and 503 are the health check's business.
 _OUTLIER_DETECTION = {
@@ -66,13 +70,14 @@ def local_clusters(app_port: int, grpc_port: int, relay_port: int) -> list[dict[
 
 
 def remote_clusters(
-    table: RouteTable, folder: str, limits: Limits, tls: Tls | None
+    table: RouteTable, folder: str, shadow_port: int, limits: Limits, tls: Tls | None
 ) -> list[dict[str, Any]]:
     """One cluster for each version of a deployment that answers, and those of the services.
 
     Args:
         table: What there is.
         folder: Where the files named by `endpoints_file` lie.
+        shadow_port: Where answers are compared, on loopback.
         limits: Bounds on requests.
         tls: How to reach them; None for plain text.
     """
@@ -87,7 +92,11 @@ def remote_clusters(
         cluster["eds_cluster_config"] = {"eds_config": file_source(path)}
         if tls is not None:
             cluster["transport_socket"] = _client_tls(tls)
-    return clusters
+    return clusters + [
+        _shadow_cluster(found.name, found.shadow, shadow_port)
+        for found in table.deployments
+        if found.shadow is not None
+    ]
 
 
 def endpoints(table: RouteTable) -> dict[str, dict[str, Any]]:
@@ -175,6 +184,14 @@ def _local_cluster(name: str, port: int) -> dict[str, Any]:
         "connect_timeout": "1s",
         "load_assignment": _assignment(name, [f"127.0.0.1:{port}"]),
     }
+
+
+def _shadow_cluster(name: str, shadow: Shadow, port: int) -> dict[str, Any]:
+    bounds = dict.fromkeys(
+        ("max_connections", "max_pending_requests", "max_requests"), _MIRRORED_AT_ONCE
+    )
+    cluster = _local_cluster(shadow_cluster(name, shadow.version), port)
+    return cluster | {"circuit_breakers": {"thresholds": [bounds]}}
 
 
 def _speaks_http2() -> dict[str, Any]:

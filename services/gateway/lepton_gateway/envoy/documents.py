@@ -22,7 +22,7 @@ _ROUTES = "envoy.config.route.v3.RouteConfiguration"
 
 
 def render(
-    table: RouteTable, folder: str, limits: Limits, tls: Tls | None
+    table: RouteTable, folder: str, shadow_port: int, limits: Limits, tls: Tls | None
 ) -> dict[str, dict[str, Any]]:
     """All documents of a table by file name, in the order in which they must be written.
 
@@ -33,7 +33,8 @@ def render(
         endpoints_file(name): _response(_ENDPOINTS, [assignment])
         for name, assignment in endpoints(table).items()
     }
-    documents[CLUSTERS_FILE] = _response(_CLUSTER, remote_clusters(table, folder, limits, tls))
+    clusters = remote_clusters(table, folder, shadow_port, limits, tls)
+    documents[CLUSTERS_FILE] = _response(_CLUSTER, clusters)
     documents[ROUTES_FILE] = _response(_ROUTES, [route_configuration(table, limits)])
     documents[ROUTES_FILE]["version_info"] = _digest(documents, table)
     return documents

@@ -12,11 +12,13 @@ __all__ = [
     "RELAY_CLUSTER",
     "ROUTES",
     "SCHEDULER_CLUSTER",
+    "SHADOW_CLUSTERS",
     "STORAGE_CLUSTER",
     "TYPE",
     "VERSION_CLUSTERS",
     "duration",
     "file_source",
+    "shadow_cluster",
     "typed",
     "version_cluster",
 ]
@@ -30,6 +32,7 @@ SCHEDULER_CLUSTER: Final = "schedulers"
 STORAGE_CLUSTER: Final = "storage"
 DATA_CLUSTER: Final = "data"
 VERSION_CLUSTERS: Final = "deployment/"
+SHADOW_CLUSTERS: Final = "shadow/"
 # Under which the checked claims of a key are found.
 JWT_METADATA: Final = "claims"
 
@@ -37,6 +40,11 @@ JWT_METADATA: Final = "claims"
 def version_cluster(name: str, version: int) -> str:
     """The cluster of one version of a deployment. No name of a user can be another cluster's."""
     return f"{VERSION_CLUSTERS}{name}/{version}"
+
+
+def shadow_cluster(name: str, version: int) -> str:
+    """Where requests go that are mirrored to compare the answers of a version."""
+    return f"{SHADOW_CLUSTERS}{name}/{version}"
 
 
 def typed(kind: str, **config: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lepton_gateway.envoy.names import (
     SCHEDULER_CLUSTER,
     STORAGE_CLUSTER,
     duration,
+    shadow_cluster,
     typed,
     version_cluster,
 )
@@ -109,7 +110,7 @@ def _deployment_routes(deployment: RoutedDeployment, limits: Limits) -> Iterable
         yield _rest_route(f"/v2/models/{name}/versions/{version}", action)
         yield from _grpc_routes({MODEL_HEADER: name, WANTED_VERSION_HEADER: str(version)}, action)
     if deployment.weights:
-        action = _inference_action(deployment, deployment.weights, limits)
+        action = _inference_action(deployment, deployment.weights, limits) | _mirrored(deployment)
     elif deployment.sleeps:
         action = {"cluster": APP_CLUSTER, "timeout": duration(limits.inference_timeout_s)}
     else:
@@ -162,6 +163,16 @@ def _hedged(after_s: float) -> dict[str, Any]:
         "retry_policy": _INFERENCE_RETRY | {"per_try_timeout": duration(after_s)},
         "hedge_policy": {"hedge_on_per_try_timeout": True},
     }
+
+
+def _mirrored(deployment: RoutedDeployment) -> dict[str, Any]:
+    """A copy of some requests goes where answers are compared. Nobody waits for it."""
+    shadow = deployment.shadow
+    if shadow is None or shadow.version not in deployment.versions:
+        return {}
+    fraction = {"default_value": {"numerator": shadow.percent, "denominator": "HUNDRED"}}
+    cluster = shadow_cluster(deployment.name, shadow.version)
+    return {"request_mirror_policies": [{"cluster": cluster, "runtime_fraction": fraction}]}
 
 
 def _share(name: str, version: int, weight: int) -> dict[str, Any]:

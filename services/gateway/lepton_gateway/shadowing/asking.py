@@ -1,0 +1,83 @@
+"""Asks one version of a deployment what another was asked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from lepton_ai.errors import InvalidArgumentError
+from lepton_ai.http import HttpAnswer, HttpClient
+from lepton_ai.oip import Tensor, decode_raw
+from lepton_ai.oip.rest import JSON_LENGTH_HEADER, decode_answer
+from lepton_gateway.envoy.lua import MODEL_HEADER, WANTED_VERSION_HEADER
+from lepton_gateway.requests import Request
+from lepton_gateway.waking import WOKEN_HEADER
+from lepton_runtime.oip import grpc_service_pb2 as pb
+
+__all__ = ["Asking", "asked_model", "read_outputs"]
+
+_REST: Final = re.compile(r"/v2/models/([^/]+)/infer")
+_GRPC: Final = "/inference.GRPCInferenceService/ModelInfer"
+_MESSAGE: Final = "application/x-protobuf"
+# Neither a deadline nor a wish for compression: how soon the client wanted it is no difference.
+_KEPT: Final = frozenset(
+    {"authorization", "content-type", "content-encoding", JSON_LENGTH_HEADER, MODEL_HEADER}
+)
+
+
+def asked_model(request: Request) -> str:
+    """The deployment that an inference request is for; empty for any other request."""
+    if request.target == _GRPC:
+        return dict(request.headers).get(MODEL_HEADER, "")
+    found = _REST.fullmatch(request.target)
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Through Envoy, with the key that came with the request.
+
+    Args:
+        http: To Envoy.
+        timeout_s: For one answer.
+    """
+
+    http: HttpClient
+    timeout_s: float
+
+    async def ask(self, request: Request, version: int) -> HttpAnswer:
+        """A version's answer.
+
+        Raises:
+            LeptonError: What was answered instead.
+        """
+        headers = {name: value for name, value in request.headers if name in _KEPT}
+        path = request.target
+        if path == _GRPC:
+            # As what was held while its model slept, it has lost gRPC's frame already.
+            headers |= {WANTED_VERSION_HEADER: str(version), WOKEN_HEADER: "1"}
+        else:
+            path = f"{path.removesuffix('/infer')}/versions/{version}/infer"
+        return await self.http.request(
+            "POST", path, request.body, headers=headers, timeout_s=self.timeout_s
+        )
+
+
+def read_outputs(answer: HttpAnswer) -> list[Tensor]:
+    """The tensors of an answer.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    body = bytes(answer.body)
+    if answer.headers.get("content-type") != _MESSAGE:
+        length = answer.headers.get(JSON_LENGTH_HEADER)
+        return decode_answer(body, int(length) if length else None).outputs
+    message = pb.ModelInferResponse.FromString(body)
+    if len(message.outputs) != len(message.raw_output_contents):
+        raise InvalidArgumentError("the answer has no raw outputs")
+    return [
+        decode_raw(output.name, output.datatype, tuple(output.shape), raw)
+        for output, raw in zip(message.outputs, message.raw_output_contents, strict=True)
+    ]
