@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-
-import structlog
 
 from lepton_ai.errors import (
     DeadlineExceededError,
@@ -18,13 +15,12 @@ from lepton_ai.errors import (
 )
 from lepton_ai.proto.v1.request_pb2 import HttpContent, QueuedAnswer, QueuedRequest
 from lepton_gateway.queued import records
-from lepton_runtime.cancellation import raise_if_cancelled
+from lepton_gateway.queued.consuming import consume
 from lepton_runtime.clock import Clock
 from lepton_runtime.queues import Delivery, Ledger, WorkQueue
 
 __all__ = ["Ask", "Dispatcher", "pause_after"]
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.queued")
 _HEARTBEAT_S = 2.0
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 30.0
@@ -84,14 +80,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Answer one request after the other until cancelled."""
-        async with aclosing(self._queue.taken()) as deliveries:
-            async for delivery in deliveries:
-                raise_if_cancelled()
-                try:
-                    await self._handle(delivery)
-                except LeptonError as error:
-                    # It comes again, once it has been silent for long enough.
-                    _log.warning("request_left", reason=str(error))
+        await consume(self._queue, self._handle)
 
     async def _handle(self, delivery: Delivery) -> None:
         request = QueuedRequest.FromString(delivery.payload)

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
 
 import orjson
 import structlog
@@ -15,7 +14,7 @@ from lepton_ai.errors import InvalidArgumentError, LeptonError
 from lepton_ai.proto.v1.request_pb2 import QueuedAnswer
 from lepton_ai.webhooks import sign
 from lepton_gateway.queued import records
-from lepton_runtime.cancellation import raise_if_cancelled
+from lepton_gateway.queued.consuming import consume
 from lepton_runtime.clock import Clock
 from lepton_runtime.queues import Delivery, Ledger, WorkQueue
 
@@ -65,14 +64,7 @@ class Webhooks:
 
     async def run(self) -> None:
         """Send one outcome after the other until cancelled."""
-        async with aclosing(self._queue.taken()) as deliveries:
-            async for delivery in deliveries:
-                raise_if_cancelled()
-                try:
-                    await self._handle(delivery)
-                except LeptonError as error:
-                    # It comes again, once it has been silent for long enough.
-                    _log.warning("webhook_left", reason=str(error))
+        await consume(self._queue, self._handle)
 
     async def _handle(self, delivery: Delivery) -> None:
         id_ = delivery.payload.decode()
