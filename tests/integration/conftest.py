@@ -1,17 +1,20 @@
-"""What tests with an unmodified `tritonclient` share.
+"""What integration tests share: a gateway, and an unmodified `tritonclient`.
 
-It pins an older protobuf than Lepton, so it lives in an environment of its own, which is made once
-below `.make/`.
+The latter pins an older protobuf than Lepton, so it lives in an environment of its own, which is
+made once below `.make/`.
 """
 
 from __future__ import annotations
 
 import subprocess
 import venv
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import onnx
 import pytest
+from gateway_cluster import Cluster, Replica, eventually, save_doubling
 from onnx import TensorProto, helper
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +65,20 @@ def triton_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "tens:2": save_model(folder / "2.onnx", ten_times, TensorProto.FLOAT, 4),
         "echo:1": save_model(folder / "echo.onnx", same, TensorProto.STRING, 2),
     }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that doubles rows of any length."""
+    return save_doubling(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Cluster]:
+    """A gateway with the deployment `scale` on two replicas."""
+    with ExitStack() as stack:
+        replicas = [Replica(stack, model, "scale") for _ in range(2)]
+        cluster = stack.enter_context(Cluster(tmp_path_factory.mktemp("gateway")))
+        cluster.deploy("scale", *(replica.address for replica in replicas))
+        eventually(lambda: cluster.infer("scale", [1.0]).status == 200)
+        yield cluster

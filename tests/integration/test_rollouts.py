@@ -16,6 +16,7 @@ from typing import Any
 
 import onnx
 import pytest
+from gateway_cluster import Cluster, Replica, eventually
 from onnx import TensorProto, helper
 
 from lepton_ai.proto.v1 import deployment_pb2, node_pb2, storage_pb2, task_pb2
@@ -24,8 +25,6 @@ from lepton_runtime.clock import SystemClock
 from lepton_runtime.election import Election
 from lepton_runtime.state import Delete, Exists, Put, Unchanged, Write
 from lepton_scheduler.leader import Leader
-
-from .test_gateway import Cluster, Replica, eventually
 
 CLIENTS = 4
 State = deployment_pb2.DeploymentState
@@ -38,8 +37,10 @@ class Worker:
         self.name = name
         self._models = models
         self._server = Replica(stack, models[1])
+        self._hurt = False
 
     def signal(self, number: signal.Signals) -> None:
+        self._hurt = True
         self._server.child.send_signal(number)
 
     async def run(self, state: Any) -> None:
@@ -53,6 +54,8 @@ class Worker:
                 case Put(record=record):
                     known[record.key] = task = task_pb2.Task.FromString(record.value)
                     await self._start(state, record.key, task)
+                case Delete() if self._hurt:
+                    pass  # it does what it is told no more
                 case Delete(key=key):
                     replica = known.pop(key).replica
                     await asyncio.to_thread(

@@ -261,10 +261,12 @@ class _Deployment:
     def _shadow_verdict(self, carried_out: bool) -> tuple[deployment_pb2.DeploymentState, str]:
         shadow = self.fresh.shadow
         compared = f"{shadow.percent} % of requests are mirrored to version {shadow.version}"
-        if self.fresh.spec.rollout.shadow_percent and carried_out:
+        if not self.fresh.spec.rollout.shadow_percent:
+            reason = f"{compared}, which has to agree with {shadow.beside}"
+            return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
+        if carried_out:
             return deployment_pb2.DEPLOYMENT_STATE_READY, compared
-        reason = f"{compared}, which has to agree with {shadow.beside}"
-        return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
+        return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, compared
 
     def _verdict(self, version: int, placed: int) -> tuple[deployment_pb2.DeploymentState, str]:
         wanted, ready = self.fresh.wanted_replicas, self._ready(version)
