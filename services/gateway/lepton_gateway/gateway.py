@@ -143,7 +143,8 @@ async def running_gateway(
     # The path of a Unix socket may be no longer than about a hundred bytes.
     with tempfile.TemporaryDirectory(prefix="lepton-") as short:
         sockets = Path(short)
-        http = HttpClient(f"unix:{sockets / _RELAY_SOCKET}", "", max_connections=_COMPARED_AT_ONCE)
+        asked = f"unix:{sockets / _RELAY_SOCKET}"
+        http = HttpClient(asked, "", max_connections=_COMPARED_AT_ONCE)
         shadowing = Shadowing(lambda: routing.table, _asking(http, limits).ask, clock)
         shadows = PageServer(shadowing)
         routing = Routing(
@@ -152,12 +153,7 @@ async def running_gateway(
         waking = _waking(routing, sockets / _RELAY_SOCKET, clock, limits)
         app = App(lambda: routing.table, waking, openapi_document(version), version)
         pages = PageServer(queueing.api(app, lambda: routing.table, clock))
-        relay = Relay(
-            f"unix:{sockets / _RELAY_SOCKET}",
-            limits.max_request_bytes,
-            limits.inference_timeout_s,
-            _DESCRIBED,
-        )
+        relay = Relay(asked, limits.max_request_bytes, limits.inference_timeout_s, _DESCRIBED)
         listening = place.listening(sockets, folder, pages.port, await relay.start(), limits)
         config = documents.replace("bootstrap.json", json.dumps(bootstrap(listening)).encode())
         admin = Admin(sockets / _ADMIN_SOCKET)
@@ -172,14 +168,9 @@ async def running_gateway(
             carrying = tasks.create_task(envoy.run())
             try:
                 await envoy.wait_ready()
-                dispatching = tasks.create_task(
-                    queueing.run(
-                        f"unix:{sockets / _RELAY_SOCKET}",
-                        limits.inference_timeout_s + _GRACE_S,
-                        lambda: routing.table,
-                        clock,
-                    )
-                )
+                patience_s = limits.inference_timeout_s + _GRACE_S
+                working = queueing.run(asked, patience_s, lambda: routing.table, clock)
+                dispatching = tasks.create_task(working)
                 reporting = tasks.create_task(reporter.run())
                 yield
                 await end(dispatching)

@@ -59,6 +59,8 @@ def roll(
         if standings.get(wanted, Standing()).ready:
             _switch(now, deployment)
     elif wanted == serving or deployment.rejected_generation == deployment.generation:
+        if wanted == serving:
+            deployment.serving_spec.CopyFrom(deployment.spec)
         other = standings.get(deployment.rollout.version, Standing())
         if standings.get(serving, Standing()).ready or not other.ready:
             deployment.ClearField("rollout")

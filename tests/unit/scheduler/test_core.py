@@ -313,6 +313,7 @@ def served(*workers: node_pb2.Node) -> Cluster:
     deployment = cluster.deployments["digits"]
     deployment.reason = "1 replicas answer"
     deployment.serving_version = deployment.wanted_replicas = deployment.generation = 1
+    deployment.serving_spec.CopyFrom(deployment.spec)
     deployment.traffic.add(version=1, percent=100)
     task = task_pb2.Task(id="digits-v1-0", node_id=first.id, node_incarnation="1", attempt=1)
     task.replica.deployment = task.replica.model = "digits"

@@ -253,6 +253,18 @@ def test_what_disagrees(rows: int, agreed: int, least: float, said: bool) -> Non
     assert bool(disagreement(Count(rows=rows, agreed=agreed), least)) is said
 
 
+def test_a_version_serves_on_by_the_spec_that_asked_for_it_last() -> None:
+    scene = Scene()
+    scene.deployment.spec.version = 1
+    scene.deployment.spec.labels["zone"] = "a"
+    scene.roll()
+    scene.deployment.spec.version = 2
+    scene.deployment.spec.labels.clear()
+    scene.roll()
+    assert scene.deployment.rollout.version == 2
+    assert dict(scene.deployment.serving_spec.labels) == {"zone": "a"}
+
+
 def test_a_canary_stays_at_its_share() -> None:
     scene = started()
     scene.deployment.spec.rollout.hold_percent = 5
