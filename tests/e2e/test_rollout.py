@@ -202,27 +202,3 @@ def is_up(cluster, name, version):
     found = cluster.client.deployment(name)
     ready = found.state == deployment_pb2.DEPLOYMENT_STATE_READY
     return ready and found.serving_version == version
-
-
-def test_a_model_sleeps_wakes_for_a_request_and_sleeps_again(cluster, published):
-    scale = {"min_replicas": 0, "max_replicas": 1, "calm_s": 2}
-    spec = json.dumps({"model": "rolling", "version": "1", "scale": scale})
-    connection = http.client.HTTPConnection(cluster.profile.address, timeout=30)
-    headers = {"authorization": f"Bearer {cluster.profile.api_key}"}
-    connection.request("PUT", "/v1/deployments/dozy", spec, headers)
-    assert connection.getresponse().status == 200
-    connection.close()
-    images, _ = load_digits("train")
-    endpoint = cluster.client.endpoint("dozy")
-    for _ in range(2):
-        until(lambda: asleep(cluster, "dozy"))
-        began = time.monotonic()
-        assert endpoint.predict(images[:3], timeout_s=20).shape == (3, 10)
-        assert time.monotonic() - began < 20
-        assert not asleep(cluster, "dozy")
-    cluster.client.undeploy("dozy")
-
-
-def asleep(cluster, name):
-    found = cluster.client.deployment(name)
-    return found.state == deployment_pb2.DEPLOYMENT_STATE_ASLEEP
