@@ -24,6 +24,7 @@ from lepton_worker.agent import Agent, StatusWriter
 from lepton_worker.devices import Devices
 from lepton_worker.runners import Runners
 from lepton_worker.settings import Listen
+from tests.support.trainers import run_node
 
 from .test_programs import PROGRAMS, TIMEOUT_S, Objects
 
@@ -42,7 +43,7 @@ class World:
         runs, idle = self.folder / name, cast("Any", None)
         runners = Runners(self.state, self.bus, statuses, storage, idle, runs, listen, Devices(0))
         agent = Agent(self.state, name, "1", runners, statuses)
-        self.agents[name] = asyncio.create_task(agent.run())
+        self.agents[name] = asyncio.create_task(run_node(agent, runners))
         node = node_pb2.Node(id=name, role=node_pb2.NODE_ROLE_WORKER, incarnation="1")
         node.capacity.cpus = 1
         await self.state.commit([], [Write(keys.node(name), node.SerializeToString())])

@@ -140,6 +140,7 @@ class Job:
             "lighthouse": lighthouse,
             "replica": f"j-r{rank}-{attempt}",
             "rank": rank,
+            "replaces": attempt > 1,
             "min_ranks": 1,
             "epochs": EPOCHS,
             "batch_size": 64,
@@ -250,6 +251,27 @@ def test_a_lost_lighthouse_costs_no_step(tmp_path: Path, undisturbed: Result) ->
             result = await job.result(ranks[0])
             _assert_same(result, await job.result(ranks[1]))
             _assert_close(result, undisturbed)
+
+    asyncio.run(train())
+
+
+def test_who_replaces_another_waits_for_those_who_look_for_a_new_lighthouse(
+    tmp_path: Path,
+) -> None:
+    async def train() -> None:
+        async with running(tmp_path) as job:
+            old, lighthouse = await job.lighthouse()
+            first, second = await job.ranks(lighthouse)
+            third = await job.warm()
+            await first.until(_together)
+            await second.child.kill()
+            await old.kill()
+            _, moved = await job.lighthouse()
+            await job.give(third, 1, moved, attempt=2)
+            await third.until_told("ready")
+            known = max(e["step"] for e in first.events if e["event"] == "progress")
+            await first.child.tell({"op": "move_lighthouse", "address": moved})
+            assert (await third.until_told("progress"))["step"] > known
 
     asyncio.run(train())
 

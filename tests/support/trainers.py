@@ -1,4 +1,4 @@
-"""Trainers without an agent."""
+"""Trainers without an agent, and agents with their trainers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from lepton_runtime.cancellation import end
+from lepton_worker.agent import Agent
+from lepton_worker.runners import Runners
 from lepton_worker.trainers import Trainers
 
 
@@ -18,3 +20,9 @@ async def kept_trainers() -> AsyncGenerator[Trainers]:
         yield trainers
     finally:
         await end(keeping)
+
+
+async def run_node(agent: Agent, runners: Runners) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(agent.run())
+        tasks.create_task(runners.keep_warm())

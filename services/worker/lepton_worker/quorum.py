@@ -65,6 +65,11 @@ class Part(NamedTuple):
     rank: int | None
     ranks: int
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody else, not even to take a state from."""
+        return self.rank is not None and self.ranks == 1
+
     def rows(self, batch_size: int) -> range:
         """The rows of a batch that are this rank's share."""
         if self.rank is None:

@@ -28,6 +28,8 @@ __all__ = ["Rank"]
 Report = Callable[[dict[str, Any]], None]
 
 _REPORT_S = 0.5
+# How long who replaces another waits for those who are further, before it goes on alone.
+_OTHERS_S = 2.0
 
 
 class Rank:
@@ -51,6 +53,8 @@ class Rank:
         self._history = History(work.seed)
         if work.checkpoint:
             self._resume(read_checkpoint(work.checkpoint))
+        # Those who lost the lighthouse as well are about to find the new one.
+        self._awaits_others_until = time.monotonic() + work.replaces * _OTHERS_S
         self._quorum = Quorum(work, self._trainer.steps_done, self._state, self._load)
 
     def train(self, report: Report) -> None:
@@ -106,7 +110,10 @@ class Rank:
         quorum.begin_step()
         part = quorum.expected
         self._compute(part)  # while the ranks agree, which seldom changes anything
-        if (settled := quorum.settled()) != part:
+        settled = quorum.settled()
+        if settled.alone and time.monotonic() < self._awaits_others_until:
+            return 0
+        if settled != part:
             self._compute(settled)
         self._look_ahead(settled)
         self._share(settled)

@@ -264,6 +264,7 @@ class Runners:
             "lighthouse": await address_of(self._state, trainer.lighthouse_task_id),
             "replica": f"{task.id}-{task.attempt}",
             "rank": trainer.rank,
+            "replaces": task.attempt > 1,
             "min_ranks": max(1, trainer.min_ranks),
             "epochs": spec.epochs,
             "batch_size": spec.batch_size,

@@ -27,6 +27,7 @@ class RankWork:
         lighthouse: URL of the job's quorum server.
         replica: Unique name of this attempt at this rank.
         rank: Its number.
+        replaces: Whether it takes the place of one before it: others may be further than it is.
         min_ranks: Quorum below which no step is taken.
         epochs: Passes over the data.
         batch_size: Samples in a step, over all ranks.
@@ -52,6 +53,7 @@ class RankWork:
     lighthouse: str
     replica: str
     rank: int
+    replaces: bool
     min_ranks: int
     epochs: int
     batch_size: int
