@@ -15,7 +15,8 @@ import pytest
 from lepton_ai import CNN
 from lepton_ai.datasets import load_digits
 from lepton_ai.errors import ConflictError
-from lepton_ai.proto.v1 import deployment_pb2
+from lepton_ai.proto.v1 import deployment_pb2, task_pb2
+from lepton_runtime import keys
 
 from .conftest import until
 
@@ -202,3 +203,30 @@ def is_up(cluster, name, version):
     found = cluster.client.deployment(name)
     ready = found.state == deployment_pb2.DEPLOYMENT_STATE_READY
     return ready and found.serving_version == version
+
+
+def test_a_model_sleeps_wakes_for_a_request_and_sleeps_again(cluster, published):
+    scale = {"min_replicas": 0, "max_replicas": 1, "calm_s": 2}
+    spec = json.dumps({"model": "rolling", "version": "1", "scale": scale})
+    connection = http.client.HTTPConnection(cluster.profile.address, timeout=30)
+    headers = {"authorization": f"Bearer {cluster.profile.api_key}"}
+    connection.request("PUT", "/v1/deployments/dozy", spec, headers)
+    assert connection.getresponse().status == 200
+    connection.close()
+    images, _ = load_digits("train")
+    endpoint = cluster.client.endpoint("dozy")
+    for _ in range(2):
+        until(lambda: asleep(cluster, "dozy"))
+        began = time.monotonic()
+        assert endpoint.predict(images[:3], timeout_s=20).shape == (3, 10)
+        assert time.monotonic() - began < 20
+        assert not asleep(cluster, "dozy")
+    cluster.client.undeploy("dozy")
+
+
+def asleep(cluster, name):
+    """Whether no replica is left."""
+    found = cluster.client.deployment(name)
+    tasks = map(task_pb2.Task.FromString, cluster.records(keys.TASKS))
+    state = found.state == deployment_pb2.DEPLOYMENT_STATE_ASLEEP
+    return state and not any(task.replica.deployment == name for task in tasks)
