@@ -17,6 +17,8 @@ from lepton_ai.http import HttpAnswer, HttpClient
 
 __all__ = ["DataPlane"]
 
+# Small objects by the thousand are many requests at once.
+_CONNECTIONS = 32
 _ROUNDS = 3
 _PAUSE_S = 0.2
 _SHUNNED_S = 5.0
@@ -91,5 +93,5 @@ class DataPlane:
 
     def _client(self, address: str) -> HttpClient:
         if address not in self._clients:
-            self._clients[address] = HttpClient(address, self._token, self._tls)
+            self._clients[address] = HttpClient(address, self._token, self._tls, _CONNECTIONS)
         return self._clients[address]

@@ -53,7 +53,7 @@ class HttpClient:
         address: str,
         token: str,
         tls: ssl.SSLContext | None = None,
-        max_connections: int = 32,
+        max_connections: int = 8,
     ) -> None:
         self.address = address
         self._tls = tls
