@@ -90,13 +90,13 @@ def download(
     split: Annotated[str, typer.Option(help="Which one.")] = "train",
 ) -> None:
     """Fetch a split as NumPy arrays, one a column."""
-    import numpy as np
+    from lepton_ai.datasets.writers import write_npz
 
     if path.suffix != ".npz":
         raise InvalidArgumentError(f"{path} is no .npz file", hint="such as rows.npz")
     with Cluster() as cluster:
         arrays = cluster.rows(dataset, split=split)
-    np.savez(path, allow_pickle=False, **arrays)
+    write_npz(path, arrays)
 
 
 @datasets_app.command()

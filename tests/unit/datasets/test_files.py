@@ -12,6 +12,7 @@ from PIL import Image
 
 from lepton_ai.datasets import splits_from
 from lepton_ai.datasets.files import rows_from
+from lepton_ai.datasets.writers import write_npz
 from lepton_ai.errors import DataError, NotFoundError
 from lepton_ai.splits import arrays_to_split
 
@@ -242,3 +243,12 @@ def test_an_archive_with_one_class_has_that_class(tmp_path: Path) -> None:
     Image.new("L", (2, 2)).save(tmp_path / "data/cat/1.png")
     packed = shutil.make_archive(str(tmp_path / "pets"), "zip", tmp_path / "data")
     assert splits_from(packed)["train"]["label"].tolist() == ["cat"]
+
+
+def test_columns_of_any_name_are_written_and_read_back(tmp_path: Path) -> None:
+    columns = {"file": np.arange(3), "allow_pickle": np.ones((3, 2), np.float32)}
+    write_npz(tmp_path / "x.npz", columns)
+    with np.load(tmp_path / "x.npz") as found:
+        assert set(found) == set(columns)
+        for name, column in columns.items():
+            np.testing.assert_array_equal(found[name], column)
