@@ -59,7 +59,7 @@ class NodeJoins(Drill):
     name = "node-joins"
     about = "a node joins while a job trains"
     wanted = (("takes part", 10.0),)
-    lasts_s = 20.0  # a node that has just come must load torch first
+    lasts_s = 30.0  # a node that has just come must load torch first
     layout = Layout(workers=1, rank_cpus=_ONE_A_NODE)
     ranks = 1
 
