@@ -276,8 +276,11 @@ class _Deployment:
                 return deployment_pb2.DEPLOYMENT_STATE_FAILED, status.reason
         if not wanted:
             return deployment_pb2.DEPLOYMENT_STATE_ASLEEP, "the next request wakes it"
-        if ready >= wanted:
+        if ready >= wanted and self._all_known(version, wanted):
             return deployment_pb2.DEPLOYMENT_STATE_READY, f"{ready} replicas answer"
+        if ready >= wanted:
+            reason = f"{ready} replicas answer, not all of which every gateway knows yet"
+            return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
         on_the_way = placed + sum(
             i in current and not self.cluster.is_lost(current[i])
             for i in self._replica_ids(version)
@@ -291,6 +294,18 @@ class _Deployment:
             deployment_pb2.DEPLOYMENT_STATE_PROGRESSING,
             f"{ready} of {wanted} replicas answer",
         )
+
+    def _all_known(self, version: int, replicas: int) -> bool:
+        """Whether the loss of one replica would find gateways asking the others.
+
+        What was announced stays so, whatever gateways say of it later.
+        """
+        record = self.record
+        announced = record.state == deployment_pb2.DEPLOYMENT_STATE_READY
+        if announced and record.serving_version == version and record.ready_replicas >= replicas:
+            return True
+        measures, gateways = self.cluster.measures, self.cluster.gateways
+        return measures.all_known(gateways, record.spec.name, version, replicas)
 
     def _standing(self, task: task_pb2.Task) -> tuple[bool, bool]:
         return not self.cluster.is_lost(task), self._is_ready(task)

@@ -138,6 +138,15 @@ class Measures:
             for load in self._loads(gateways, name)
         )
 
+    def all_known(
+        self, gateways: Mapping[str, node_pb2.Node], name: str, version: int, replicas: int
+    ) -> bool:
+        """Whether every gateway knows so many replicas of a version to be well."""
+        return all(
+            any(one.version == version and one.healthy >= replicas for one in load.versions)
+            for load in self._loads(gateways, name)
+        )
+
     def outstanding(
         self, now: float, gateways: Mapping[str, node_pb2.Node], name: str, version: int
     ) -> int | None:

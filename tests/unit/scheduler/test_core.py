@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2, task_pb2
+from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, serving_pb2, storage_pb2, task_pb2
 from lepton_scheduler.actions import (
     Action,
     PlaceGang,
@@ -343,6 +343,33 @@ def test_a_replica_leaves_a_drained_worker_once_another_answers() -> None:
     removal = only(decide(NOW, cluster), RemoveTask)
     assert isinstance(removal, RemoveTask)
     assert removal.task.node_id == "w1"
+
+
+def test_replicas_are_announced_when_every_gateway_knows_them() -> None:
+    cluster = served(worker("w1"), worker("w2"))
+    cluster.gateways["g"] = node_pb2.Node(id="g", incarnation="1")
+    deployment = cluster.deployments["digits"]
+    deployment.spec.replicas = 2
+
+    def announced(healthy: int) -> int:
+        report = serving_pb2.ServingReport(node_id="g", incarnation="1")
+        known = serving_pb2.VersionLoad(version=1, healthy=healthy)
+        report.deployments.add(name="digits", versions=[known])
+        cluster.measures.add(NOW, report)
+        for action in decide(NOW, cluster):
+            if isinstance(action, UpdateDeployment):
+                cluster.deployments["digits"] = action.deployment
+            elif isinstance(action, PlaceTask):
+                cluster.tasks[action.task.node_id, action.task.id] = action.task
+                say(cluster, action.task.id, task_pb2.TASK_STATE_RUNNING)
+        return cluster.deployments["digits"].state
+
+    announced(1)
+    assert announced(1) == deployment_pb2.DEPLOYMENT_STATE_PROGRESSING
+    assert "not all of which every gateway knows" in cluster.deployments["digits"].reason
+    assert announced(2) == deployment_pb2.DEPLOYMENT_STATE_READY
+    # What was announced stays so while a gateway thinks little of a replica for a moment.
+    assert announced(1) == deployment_pb2.DEPLOYMENT_STATE_READY
 
 
 def test_a_replica_stays_on_a_drained_worker_while_no_other_has_room() -> None:
