@@ -16,15 +16,13 @@ from torchft import Manager, ProcessGroupGloo, ProcessGroupNCCL
 from lepton_ai.errors import UnavailableError
 from lepton_ai.learn.batches import rank_rows
 from lepton_ai.learn.trainer import training_device
+from lepton_worker.lateness import Lateness
 from lepton_worker.weights import WeightsTransport
 from lepton_worker.work import RankWork
 
-__all__ = ["Part", "Quorum", "group_type", "patience_s"]
+__all__ = ["Part", "Quorum", "group_type"]
 
 _log = logging.getLogger("lepton.quorum")
-# How long a rank that lives but says nothing is waited for; a dead one is noticed at once.
-_PATIENCE_S = 5.0
-_MOST_PATIENCE_S = 60.0
 _CALL_S = 10
 # Longer than the lighthouse waits for a rank that is late.
 _QUORUM_S = 10
@@ -42,14 +40,6 @@ State = dict[str, Any]
 def group_type(device: torch.device) -> type[ProcessGroupGloo | ProcessGroupNCCL]:
     """What carries gradients between ranks that compute on such a device."""
     return ProcessGroupNCCL if device.type == "cuda" else ProcessGroupGloo
-
-
-def patience_s(failed: int) -> float:
-    """How long a collective may take after so many steps that failed, one after the other.
-
-    Twice as long each time: ranks that are slow rather than hung get there in the end.
-    """
-    return min(_PATIENCE_S * 2**failed, _MOST_PATIENCE_S)
 
 
 class Part(NamedTuple):
@@ -105,7 +95,8 @@ class Quorum:
         self._settling: Future[Part]
         self._part = Part(0, None, 0)
         self._group: ProcessGroupGloo | ProcessGroupNCCL
-        self._failed = 0
+        self._lateness = Lateness()
+        self._counted_at = time.monotonic()
         self.manager = self._managed(step)
 
     def move_lighthouse(self, address: str) -> None:
@@ -117,7 +108,7 @@ class Quorum:
 
     def begin_step(self) -> None:
         """Begin to agree with the others on who takes part in the next step."""
-        self._group.set_timeout(timedelta(seconds=patience_s(self._failed)))
+        self._group.set_timeout(timedelta(seconds=self._lateness.limit_s))
         self._settling = self._caller.submit(self._settle, self.manager)
 
     @property
@@ -148,7 +139,12 @@ class Quorum:
             # Where the others went on without us, the next quorum brings their state.
             _log.warning("step not agreed on: %s", error)
             agreed = False
-        self._failed = 0 if agreed else self._failed + 1
+        if agreed:
+            now = time.monotonic()
+            self._lateness.step_taken(now - self._counted_at)
+            self._counted_at = now
+        else:
+            self._lateness.step_failed()
         return agreed
 
     def end(self) -> None:
@@ -190,7 +186,8 @@ class Quorum:
         # would find addresses of the past under their numbers.
         self._store = TCPStore(work.bind, 0, is_master=True, wait_for_workers=False)
         self._caller = ThreadPoolExecutor(1, "quorum")
-        self._group = group_type(training_device())(timedelta(seconds=patience_s(self._failed)))
+        limit = timedelta(seconds=self._lateness.limit_s)
+        self._group = group_type(training_device())(limit)
         manager = Manager(
             pg=self._group,
             load_state_dict=self._load,
