@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
@@ -29,6 +30,7 @@ from lepton_ai.oip.tensor import (
 )
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
+_REMEMBERED_BYTES = 1024
 
 # `struct` refuses what does not fit (a text or null among numbers, a fraction among integers, a
 # number out of range) where NumPy would convert it silently, and packs faster than NumPy.
@@ -61,7 +63,7 @@ class InferenceRequest(NamedTuple):
 
     Attributes:
         inputs: The tensors sent.
-        outputs: The outputs asked for; empty for all of the model's.
+        outputs: The outputs asked for; empty for all of the model's. Requests may share it.
         request_id: The client's own id, to be echoed; may be empty.
         binary: Whether outputs that do not say otherwise are wanted as raw bytes.
         timeout_us: Microseconds the client will wait; 0 for no limit.
@@ -69,7 +71,7 @@ class InferenceRequest(NamedTuple):
     """
 
     inputs: list[Tensor]
-    outputs: list[WantedOutput]
+    outputs: Sequence[WantedOutput]
     request_id: str = ""
     binary: bool = False
     timeout_us: int = 0
@@ -102,27 +104,21 @@ def decode_request(body: bytes, json_length: int | None = None) -> InferenceRequ
     Raises:
         InvalidArgumentError: Names the field that is missing or wrong, and what it should be.
     """
-    document = _parse(body, json_length)
-    parameters = _mapping(document, "parameters")
-    binary = parameters.get("binary_data_output", False) is True
+    if json_length is not None and json_length <= _REMEMBERED_BYTES:
+        head = _remembered(body[:json_length], json_length)
+    else:
+        head = _head(body, json_length)
     position = len(body) if json_length is None else json_length
     inputs: list[Tensor] = []
-    for spec in _sequence(document, "inputs"):
-        tensor, position = _decode_tensor(spec, body, position)
+    for form in head.inputs:
+        tensor, position = _decode_tensor(form, body, position)
         inputs.append(tensor)
     if position != len(body):
         raise InvalidArgumentError(
             f"{len(body) - position} bytes follow the last tensor",
             hint="every binary tensor says its length in the parameter 'binary_data_size'",
         )
-    return InferenceRequest(
-        inputs,
-        [_wanted(spec, binary) for spec in _sequence(document, "outputs")],
-        _text(document, "id"),
-        binary,
-        whole_number(parameters, "timeout"),
-        whole_number(parameters, "priority"),
-    )
+    return InferenceRequest(inputs, head.outputs, *head.rest)
 
 
 def encode_answer(answer: Answer, binary: Sequence[bool]) -> tuple[bytes, int | None]:
@@ -202,7 +198,7 @@ def decode_answer(body: bytes, json_length: int | None = None) -> Answer:
     position = len(body) if json_length is None else json_length
     outputs: list[Tensor] = []
     for spec in _sequence(document, "outputs"):
-        tensor, position = _decode_tensor(spec, body, position)
+        tensor, position = _decode_tensor(_form(spec), body, position)
         outputs.append(tensor)
     return Answer(
         _text(document, "model_name"),
@@ -228,6 +224,45 @@ def whole_number(parameters: dict[str, Any], name: str) -> int:
     )
 
 
+class _Form(NamedTuple):
+    """What a document says of a tensor: its elements, or how many bytes they take behind it."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size_bytes: int | None
+    elements: Any
+
+
+class _Head(NamedTuple):
+    """What the document of a request says."""
+
+    inputs: tuple[_Form, ...]
+    outputs: tuple[WantedOutput, ...]
+    # Id, whether outputs come as raw bytes, timeout and priority: as in `InferenceRequest`.
+    rest: tuple[str, bool, int, int]
+
+
+def _head(body: bytes, json_length: int | None) -> _Head:
+    document = _parse(body, json_length)
+    parameters = _mapping(document, "parameters")
+    binary = parameters.get("binary_data_output", False) is True
+    return _Head(
+        tuple(_form(spec) for spec in _sequence(document, "inputs")),
+        tuple(_wanted(spec, binary) for spec in _sequence(document, "outputs")),
+        (
+            _text(document, "id"),
+            binary,
+            whole_number(parameters, "timeout"),
+            whole_number(parameters, "priority"),
+        ),
+    )
+
+
+# A client that sends raw bytes sends the same document before them again and again.
+_remembered = lru_cache(256)(_head)
+
+
 def _parse(body: bytes, json_length: int | None) -> dict[str, Any]:
     if json_length is not None and not 0 < json_length <= len(body):
         raise InvalidArgumentError(
@@ -242,7 +277,7 @@ def _parse(body: bytes, json_length: int | None) -> dict[str, Any]:
     return cast("dict[str, Any]", document)
 
 
-def _decode_tensor(spec: Any, body: bytes, position: int) -> tuple[Tensor, int]:
+def _form(spec: Any) -> _Form:
     if not isinstance(spec, dict):
         raise InvalidArgumentError("a tensor is not a JSON object")
     fields = cast("dict[str, Any]", spec)
@@ -250,8 +285,13 @@ def _decode_tensor(spec: Any, body: bytes, position: int) -> tuple[Tensor, int]:
     shape = _shape(name, fields.get("shape"))
     datatype = _text(fields, "datatype")
     size_bytes = _mapping(fields, "parameters").get("binary_data_size")
+    return _Form(name, datatype, shape, size_bytes, fields.get("data"))
+
+
+def _decode_tensor(form: _Form, body: bytes, position: int) -> tuple[Tensor, int]:
+    name, datatype, shape, size_bytes, elements = form
     if size_bytes is None:
-        return _tensor_of_elements(name, datatype, shape, fields.get("data")), position
+        return _tensor_of_elements(name, datatype, shape, elements), position
     if type(size_bytes) is not int or not 0 <= size_bytes <= len(body) - position:
         raise InvalidArgumentError(
             f"'binary_data_size' of {name!r} is {size_bytes!r}",

@@ -186,11 +186,26 @@ class Http2Connection(asyncio.Protocol):
             return
         stream.waiting.append((memoryview(data), trailers))
         self._push(stream)
-        if not self._streams:
-            self._flush()
-        elif not self._flushing:
-            self._flushing = True
-            self._server.loop.call_soon(self._flush)
+        self._flush_soon()
+
+    def complete(self, stream: Stream, head: bytes, data: bytes, trailers: bytes) -> None:
+        """Send a whole answer: `start` and `send` at once, which it mostly can be."""
+        size, number = len(data), stream.number
+        if number not in self._streams:
+            return
+        if size > min(self._window, stream.window, self._frame_limit):
+            self.start(stream, head)
+            self.send(stream, data, trailers)
+            return
+        self._window -= size
+        self._out += (
+            FRAME.pack(len(head) >> 8, len(head) & 0xFF, frames.HEADERS, END_HEADERS, number),
+            head,
+            FRAME.pack(size >> 8, size & 0xFF, frames.DATA, 0 if trailers else END_STREAM, number),
+            data,
+        )
+        self._finish_with(stream, trailers)
+        self._flush_soon()
 
     def received(self, stream: Stream, size: int) -> None:
         """Let the client send so much more on a stream that goes on."""
@@ -422,6 +437,14 @@ class Http2Connection(asyncio.Protocol):
         self._server.buffered_bytes -= size
 
     # The way out.
+
+    def _flush_soon(self) -> None:
+        """At once where nothing else is under way, else with what else is answered now."""
+        if not self._streams:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._server.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False

@@ -71,6 +71,10 @@ class Channel(Protocol):
         """Send a part of the body; `trailers` (or an empty block) after the last."""
         ...
 
+    def complete(self, stream: Stream, head: bytes, data: bytes, trailers: bytes) -> None:
+        """Send head, body and trailers (or an empty block) of an answer."""
+        ...
+
     def received(self, stream: Stream, size: int) -> None:
         """Let the client send so much more on a stream that goes on."""
         ...
@@ -143,13 +147,12 @@ class PlainStream(Stream):
         if not body or exchange.method == "HEAD":
             self._channel.start(self, head, ends=True)
         else:
-            self._channel.start(self, head)
-            self._channel.send(self, body, b"")
+            self._channel.complete(self, head, bytes(body), b"")
 
     def refuse(self, status: int, message: str) -> None:
         """Answer with an error."""
-        self._channel.start(self, status_block(status) + lines_block(JSON_TYPE))
-        self._channel.send(self, orjson.dumps({"error": message}), b"")
+        head = status_block(status) + lines_block(JSON_TYPE)
+        self._channel.complete(self, head, orjson.dumps({"error": message}), b"")
 
 
 class CallStream(Stream):
@@ -178,8 +181,8 @@ class CallStream(Stream):
         if status != HTTPStatus.OK:
             self._channel.start(self, _CALL_HEAD + _failure(status, headers, body), ends=True)
             return
-        self._channel.start(self, _GZIP_HEAD if self._compresses else _CALL_HEAD)
-        self._channel.send(self, self._framed(bytes(body)), _OK)
+        head = _GZIP_HEAD if self._compresses else _CALL_HEAD
+        self._channel.complete(self, head, self._framed(bytes(body)), _OK)
 
     def refuse(self, status: int, message: str) -> None:
         """Answer with an error."""

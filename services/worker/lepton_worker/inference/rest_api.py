@@ -25,7 +25,6 @@ from lepton_ai.oip.rest import (
     JSON_LENGTH_HEADER,
     Answer,
     InferenceRequest,
-    WantedOutput,
     decode_request,
     encode_answer,
 )
@@ -280,7 +279,7 @@ def _deflate(body: bytes | memoryview, window_bits: int) -> bytes:
 
 
 def _binary_flags(request: InferenceRequest, count: int) -> list[bool]:
-    wanted: list[WantedOutput] = request.outputs
+    wanted = request.outputs
     return [output.binary for output in wanted] if wanted else [request.binary] * count
 
 
