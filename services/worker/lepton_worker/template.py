@@ -10,7 +10,7 @@ import subprocess
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 
 from lepton_ai.errors import UnavailableError
 from lepton_runtime.processes import leashed
@@ -95,8 +95,10 @@ class _Copy:
         self._ended.set()
 
     def _signal(self, number: signal.Signals) -> None:
+        # It may have ended already, before the event loop has come to know.
         if self.returncode is None:
-            signal.pidfd_send_signal(self._handle, number)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, number)
 
 
 async def _pid(heard: StreamReader) -> int:
