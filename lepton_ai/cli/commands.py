@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -262,9 +262,10 @@ def keys_revoke(key_id: str) -> None:
 
 
 def _become(module: str, arguments: list[str]) -> NoReturn:
-    """Run a program of ours that this package must not import."""
-    command = [sys.executable, "-m", module, *arguments]
-    raise SystemExit(subprocess.run(command, check=False).returncode)
+    """Go on as a program of ours that this package must not import: who ends us ends it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
 
 
 def _role(name: str) -> options_pb2.Role:

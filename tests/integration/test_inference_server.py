@@ -454,6 +454,27 @@ def test_with_tls_only_clients_of_the_same_authority_are_served(tmp_path: Path) 
         assert ask("node") == 200
 
 
+def test_who_ends_the_command_ends_the_server(tmp_path: Path) -> None:
+    port, model = free_port(), scaled_model(tmp_path / "scale.onnx", 2.0)
+    command = (sys.executable, "-c", "from lepton_ai.cli import main; main()", "serve")
+    with process(*command, str(model), f"--http={port}") as child:
+        started = time.monotonic()
+        while not is_open(port):
+            assert time.monotonic() < started + START_TIMEOUT_S
+            time.sleep(0.05)
+        child.terminate()
+        assert child.wait(STOP_TIMEOUT_S) == 0
+        assert not is_open(port)
+
+
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 # gRPC clients.
 
 
