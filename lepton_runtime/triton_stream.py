@@ -7,6 +7,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from lepton_ai.oip.messages import varint
 from lepton_runtime.oip import grpc_service_pb2 as pb
 
 __all__ = ["wrapped_answer", "wrapped_error"]
@@ -22,7 +23,7 @@ _LAST: Final = pb.ModelInferResponse(
 def wrapped_answer(answer: bytes) -> bytes:
     """A ModelInferResponse as the ModelStreamInferResponse that Triton's clients expect."""
     content = answer + _LAST
-    return _ANSWER_TAG + _varint(len(content)) + content
+    return _ANSWER_TAG + varint(len(content)) + content
 
 
 def wrapped_error(request: bytes, message: str) -> bytes:
@@ -33,13 +34,3 @@ def wrapped_error(request: bytes, message: str) -> bytes:
         answer.infer_response.model_name = asked.model_name
         answer.infer_response.id = asked.id
     return answer.SerializeToString()
-
-
-def _varint(value: int) -> bytes:
-    """A number as https://protobuf.dev/programming-guides/encoding lays down."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

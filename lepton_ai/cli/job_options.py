@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from lepton_ai.cli.arguments import parse_duration, parse_labels, parse_range, parse_size
+from lepton_ai.cluster.jobs import JobOptions
 from lepton_ai.cluster.progress import state_text
 from lepton_ai.cluster.sync import Cluster
 from lepton_ai.proto.v1 import job_pb2
@@ -20,6 +23,7 @@ __all__ = [
     "TimeLimit",
     "Wait",
     "Workers",
+    "job_options",
     "submitted",
 ]
 
@@ -38,6 +42,36 @@ Wait = Annotated[bool, typer.Option("--wait", help="Follow it to its end.")]
 JobKey = Annotated[
     str, typer.Option(help="Submitting with the same one again makes no second job.")
 ]
+
+
+def job_options(
+    *,
+    workers: str,
+    cpus: float,
+    memory: str,
+    gpus: int,
+    priority: int,
+    label: Sequence[str] | None,
+    time_limit: str,
+    idempotency_key: str,
+) -> JobOptions:
+    """What these options, as they are written, ask for.
+
+    Raises:
+        InvalidArgumentError: One is not written as it has to be.
+    """
+    fewest, most = parse_range(workers)
+    return JobOptions(
+        workers=most,
+        min_workers=fewest,
+        cpus=cpus,
+        memory_bytes=parse_size(memory),
+        gpus=gpus,
+        priority=priority,
+        labels=parse_labels(label or ()),
+        time_limit_s=parse_duration(time_limit),
+        idempotency_key=idempotency_key,
+    )
 
 
 def submitted(cluster: Cluster, job: job_pb2.Job, wait: bool) -> None:

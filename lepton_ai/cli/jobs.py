@@ -13,7 +13,6 @@ from lepton_ai.cli.arguments import (
     Json,
     Labels,
     parse_duration,
-    parse_labels,
     parse_range,
     parse_rungs,
     parse_size,
@@ -30,6 +29,7 @@ from lepton_ai.cli.job_options import (
     TimeLimit,
     Wait,
     Workers,
+    job_options,
     submitted,
 )
 from lepton_ai.cli.output import age_text, print_json, print_table
@@ -90,19 +90,17 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
     wait: Wait = False,
 ) -> None:
     """Train a declared model on a stored dataset, or run a program of your own."""
-    fewest, most = parse_range(workers)
-    options = JobOptions(
-        workers=most,
-        min_workers=fewest,
+    options = job_options(
+        workers=workers,
         cpus=cpus,
-        memory_bytes=parse_size(memory),
+        memory=memory,
         gpus=gpus,
         priority=priority,
-        labels=parse_labels(label or ()),
-        time_limit_s=parse_duration(time_limit),
-        stall_limit_s=parse_duration(stall_limit),
+        label=label,
+        time_limit=time_limit,
         idempotency_key=idempotency_key,
     )
+    options["stall_limit_s"] = parse_duration(stall_limit)
     with Cluster() as cluster:
         if dataset:
             from lepton_ai.cli.declaration import read_model_file

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lepton_ai.cli.arguments import Labels, parse_duration, parse_labels, parse_range, parse_size
+from lepton_ai.cli.arguments import Labels
 from lepton_ai.cli.job_options import (
     Cpus,
     Gpus,
@@ -16,9 +16,9 @@ from lepton_ai.cli.job_options import (
     TimeLimit,
     Wait,
     Workers,
+    job_options,
     submitted,
 )
-from lepton_ai.cluster.jobs import JobOptions
 from lepton_ai.cluster.sync import Cluster
 
 __all__ = ["batch_predict", "evaluate"]
@@ -45,16 +45,14 @@ def evaluate(  # noqa: PLR0917 - options, which typer passes by name
     wait: Wait = False,
 ) -> None:
     """Measure a published model on a stored dataset; `lepton job show` prints the metrics."""
-    fewest, most = parse_range(workers)
-    options = JobOptions(
-        workers=most,
-        min_workers=fewest,
+    options = job_options(
+        workers=workers,
         cpus=cpus,
-        memory_bytes=parse_size(memory),
+        memory=memory,
         gpus=gpus,
         priority=priority,
-        labels=parse_labels(label or ()),
-        time_limit_s=parse_duration(time_limit),
+        label=label,
+        time_limit=time_limit,
         idempotency_key=idempotency_key,
     )
     with Cluster() as cluster:
@@ -81,16 +79,14 @@ def batch_predict(  # noqa: PLR0917 - options, which typer passes by name
     wait: Wait = False,
 ) -> None:
     """Store what a published model makes of a stored dataset, row by row, as a dataset."""
-    fewest, most = parse_range(workers)
-    options = JobOptions(
-        workers=most,
-        min_workers=fewest,
+    options = job_options(
+        workers=workers,
         cpus=cpus,
-        memory_bytes=parse_size(memory),
+        memory=memory,
         gpus=gpus,
         priority=priority,
-        labels=parse_labels(label or ()),
-        time_limit_s=parse_duration(time_limit),
+        label=label,
+        time_limit=time_limit,
         idempotency_key=idempotency_key,
     )
     with Cluster() as cluster:

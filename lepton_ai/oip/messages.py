@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip.tensor import Tensor, decode_raw, encode_raw
 
-__all__ = ["MODEL_INFER", "decode_infer_answer", "encode_infer_request"]
+__all__ = ["MODEL_INFER", "decode_infer_answer", "encode_infer_request", "varint"]
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 # Fields of ModelInferRequest, its InferInputTensor, and ModelInferResponse.
@@ -30,7 +30,7 @@ def encode_infer_request(model: str, tensor: Tensor) -> bytes:
         >>> encode_infer_request("m", Tensor("x", "UINT8", np.zeros((1, 2), np.uint8)))[:3]
         b'\\n\\x01m'
     """
-    shape = b"".join(_varint(size) for size in tensor.array.shape)
+    shape = b"".join(varint(size) for size in tensor.array.shape)
     described = (
         _field(_TENSOR_NAME, tensor.name.encode())
         + _field(_DATATYPE, tensor.datatype.encode())
@@ -96,10 +96,11 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _DELIMITED) + _varint(len(content)) + content
+    return varint(number << 3 | _DELIMITED) + varint(len(content)) + content
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number of at least 0 as a field's tag or length is written."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

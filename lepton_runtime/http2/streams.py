@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
+from lepton_ai.errors import InvalidArgumentError
+from lepton_runtime.compression import WINDOW_BITS, deflate, inflate
 from lepton_runtime.http import JSON_TYPE, Exchange
 from lepton_runtime.http2.frames import block, lines_block, status_block
 from lepton_runtime.http2.heads import Head
@@ -21,7 +22,6 @@ __all__ = ["CallStream", "Channel", "PlainStream", "SequenceStream", "Stream", "
 
 _PREFIX: Final = struct.Struct(">BI")
 _COMPRESSED: Final = 1
-_WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
 _CALL_FIELDS: Final = [
     (b"content-type", b"application/grpc"),
     (b"grpc-accept-encoding", b"identity,deflate,gzip"),
@@ -189,29 +189,27 @@ class CallStream(Stream):
         self._fail(_GRPC_STATUS.get(status, _INTERNAL), message)
 
     def _fail(self, code: int, message: str) -> None:
-        fields = [(b"grpc-status", str(code).encode()), (b"grpc-message", message.encode())]
-        self._channel.start(self, _CALL_HEAD + block(fields), ends=True)
+        self._channel.start(self, _CALL_HEAD + _status(code, message), ends=True)
 
     def _plain(self, flag: int, message: bytes) -> bytes | None:
         """A message, decompressed; None where that was answered with an error."""
         if flag != _COMPRESSED:
             return message
         self._compresses = True
-        bits = _WINDOW_BITS.get(self._head.headers.get(b"grpc-encoding", b""))
+        bits = WINDOW_BITS.get(self._head.headers.get(b"grpc-encoding", b""))
         if bits is None:
             self._fail(_UNIMPLEMENTED, "messages are compressed with gzip or deflate")
             return None
         try:
-            return _decompressed(message, bits, self.most_bytes)
-        except (zlib.error, ValueError) as error:
-            self._fail(_RESOURCE_EXHAUSTED, f"the message cannot be decompressed: {error}")
+            return inflate(message, bits, self.most_bytes)
+        except InvalidArgumentError as error:
+            self._fail(_RESOURCE_EXHAUSTED, str(error))
             return None
 
     def _framed(self, message: bytes) -> bytes:
         if not self._compresses:
             return _PREFIX.pack(0, len(message)) + message
-        compressor = zlib.compressobj(zlib.Z_BEST_SPEED, zlib.DEFLATED, _WINDOW_BITS[b"gzip"])
-        packed = compressor.compress(message) + compressor.flush()
+        packed = deflate(message, WINDOW_BITS[b"gzip"])
         return _PREFIX.pack(_COMPRESSED, len(packed)) + packed
 
 
@@ -301,8 +299,12 @@ class SequenceStream(CallStream):
         self._channel.send(self, b"", trailers)
 
     def _fail(self, code: int, message: str) -> None:
-        fields = [(b"grpc-status", str(code).encode()), (b"grpc-message", message.encode())]
-        self._finish(block(fields))
+        self._finish(_status(code, message))
+
+
+def _status(code: int, message: str) -> bytes:
+    """The trailers of a call that failed here; the text is plain ASCII."""
+    return block([(b"grpc-status", str(code).encode()), (b"grpc-message", message.encode())])
 
 
 def _headers(lines: bytes) -> Mapping[bytes, bytes]:
@@ -329,11 +331,3 @@ def _failure(status: int, lines: bytes, body: bytes | memoryview) -> bytes:
     if details := headers.get(b"lepton-grpc-details"):
         fields.append((b"grpc-status-details-bin", details.rstrip(b"=")))
     return block(fields)
-
-
-def _decompressed(message: bytes, window_bits: int, max_bytes: int) -> bytes:
-    stream = zlib.decompressobj(window_bits)
-    plain = stream.decompress(message, max_bytes)
-    if not stream.eof:
-        raise ValueError(f"it is cut short or larger than {max_bytes} bytes")
-    return plain

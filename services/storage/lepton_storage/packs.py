@@ -144,7 +144,10 @@ class Packs:
         unnamed = [name for name in self.names() if name not in named]
         removed = sum(self._removed(name, written_before) for name in unnamed)
         for number in self._wasteful():
-            self._move(number)
+            try:
+                self._move(number)
+            except OSError as error:  # it stays until the disk can be read and written again
+                _log.error("pack_not_moved", pack=number, error=error.strerror)
         return removed
 
     def _load(self, number: int) -> None:
@@ -243,7 +246,9 @@ class Packs:
     def _move_some(self, number: int, names: Sequence[bytes]) -> None:
         places = {name: self._places[name] for name in names if name in self._places}
         contents = {
-            name: self._as_it_is(name) for name, place in places.items() if place.pack == number
+            name: self._read(name)[_HEAD.size :]
+            for name, place in places.items()
+            if place.pack == number
         }
         if contents:
             self._append(contents, {name: places[name].written_at for name in contents})

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lepton_ai.errors import InvalidArgumentError, UnavailableError
 from lepton_ai.oip import Tensor
 from lepton_ai.oip.rest import Answer, decode_answer
+from lepton_runtime.compression import inflate
 from lepton_runtime.http import Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference import grpc_api, metrics
@@ -29,7 +30,7 @@ from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.repository import ModelSource, Repository, Step
 from lepton_worker.inference.repository_control import AgentsControl, ClientsControl
 from lepton_worker.inference.residents import Residents
-from lepton_worker.inference.rest_api import RestApi, answer_encoding, inflate
+from lepton_worker.inference.rest_api import RestApi, answer_encoding
 from lepton_worker.inference.service import InferenceService
 from lepton_worker.inference.signature import Signature, TensorSpec
 

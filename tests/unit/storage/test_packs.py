@@ -182,3 +182,19 @@ def test_readers_find_what_is_moved_meanwhile(tmp_path: Path) -> None:
         reader.join(5)
     assert not wrong
     assert set(packs.names()) == set(contents)
+
+
+def test_what_cannot_be_read_for_a_while_is_not_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "failed")
+
+    at(tmp_path).put(contents := contents_of(5))
+    packs = at(tmp_path)  # another start: that pack does not grow any more
+    with monkeypatch.context() as patch:
+        patch.setattr(packs_module.os, "pread", fail)
+        packs.collect(set(contents), 0.0)
+    assert all(packs.get(name) == content for name, content in contents.items())
+    packs.collect(set(contents), 0.0)
+    assert all(at(tmp_path).get(name) == content for name, content in contents.items())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import zlib
 from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
@@ -28,6 +27,7 @@ from lepton_ai.oip.rest import (
     decode_request,
     encode_answer,
 )
+from lepton_runtime.compression import WINDOW_BITS, deflate, inflate
 from lepton_runtime.headers import VERSION_HEADER
 from lepton_runtime.http import JSON_TYPE, Exchange
 from lepton_worker.inference.deadline import timeout_us
@@ -39,7 +39,6 @@ _log = logging.getLogger(__name__)
 _BINARY_TYPE: Final = b"content-type: application/octet-stream\r\n"
 _JSON_LENGTH: Final = JSON_LENGTH_HEADER.encode()
 _VERSION: Final = VERSION_HEADER.encode()
-_WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
 # Less is not worth the time.
 _COMPRESSED_BYTES: Final = 1024
 _COMPRESSED_AT_ONCE_BYTES: Final = 64 * 1024
@@ -163,36 +162,17 @@ class RestApi:
         encoding = exchange.headers.get(b"content-encoding", b"identity").lower()
         if encoding == b"identity":
             return exchange.body
-        if encoding not in _WINDOW_BITS:
+        if encoding not in WINDOW_BITS:
             raise InvalidArgumentError(
                 f"content-encoding {encoding.decode('latin-1')!r} is not known",
-                hint=f"allowed are {', '.join(name.decode() for name in _WINDOW_BITS)}",
+                hint=f"allowed are {', '.join(name.decode() for name in WINDOW_BITS)}",
             )
-        return inflate(exchange.body, _WINDOW_BITS[encoding], self._max_body_bytes)
+        return inflate(exchange.body, WINDOW_BITS[encoding], self._max_body_bytes)
 
 
 def chosen_version(exchange: Exchange) -> str:
     """The version that the gateway chose for a request that names none; empty for the latest."""
     return exchange.headers.get(_VERSION, b"").decode("latin-1")
-
-
-def inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:
-    """Decompress at most `max_bytes`.
-
-    Raises:
-        InvalidArgumentError: The body is no such compressed stream, or holds more.
-    """
-    stream = zlib.decompressobj(window_bits)
-    try:
-        plain = stream.decompress(body, max_bytes)
-    except zlib.error as error:
-        raise InvalidArgumentError(f"the compressed body is broken: {error}") from None
-    if not stream.eof:
-        raise InvalidArgumentError(
-            "the compressed body is not whole, or too large",
-            hint=f"uncompressed it may have {max_bytes} bytes",
-        )
-    return plain
 
 
 def reply_json(exchange: Exchange, document: Any, status: int = 200) -> None:
@@ -257,25 +237,20 @@ def answer_encoding(accepted: bytes, size: int, binary: bool) -> bytes:
     ]
     if binary and len(names) > 1:
         return b""
-    return next((name for name in _WINDOW_BITS if name in names), b"")
+    return next((name for name in WINDOW_BITS if name in names), b"")
 
 
 def _reply_compressed(
     exchange: Exchange, headers: bytes, body: bytes | memoryview, encoding: bytes
 ) -> None:
     headers += b"content-encoding: %b\r\nvary: accept-encoding\r\n" % encoding
-    work = partial(_deflate, body, _WINDOW_BITS[encoding])
+    work = partial(deflate, body, WINDOW_BITS[encoding])
     if len(body) <= _COMPRESSED_AT_ONCE_BYTES:
         exchange.reply(200, headers, work())
         return
     # Compressing more would keep all other requests waiting.
     future = asyncio.get_running_loop().run_in_executor(None, work)
     future.add_done_callback(lambda done: exchange.reply(200, headers, done.result()))
-
-
-def _deflate(body: bytes | memoryview, window_bits: int) -> bytes:
-    stream = zlib.compressobj(zlib.Z_BEST_SPEED, zlib.DEFLATED, window_bits)
-    return stream.compress(body) + stream.flush()
 
 
 def _binary_flags(request: InferenceRequest, count: int) -> list[bool]:
