@@ -43,6 +43,11 @@ def clusters(tls: Tls | None = None) -> dict[str, dict[str, Any]]:
     return {cluster["name"]: cluster for cluster in rendered(tls=tls)["cds.json"]["resources"]}
 
 
+def actions(table: RouteTable = TABLE) -> list[dict[str, Any]]:
+    """Of the routes that lead somewhere."""
+    return [route["route"] for route in virtual_host(table)["routes"] if "route" in route]
+
+
 def virtual_host(table: RouteTable = TABLE) -> dict[str, Any]:
     return rendered(table)["rds.json"]["resources"][0]["virtual_hosts"][0]
 
@@ -59,8 +64,15 @@ def target(path: str, **headers: str) -> str:
             continue
         wanted = all(_fits(one, headers.get(one["name"])) for one in match.get("headers", ()))
         if match.get("path", path) == path and path.startswith(match.get("prefix", "/")) and wanted:
-            return _cluster(route["route"])
+            return _answered_by(route)
     raise AssertionError(path)
+
+
+def _answered_by(route: dict[str, Any]) -> str:
+    """What a route leads to; the status where Envoy answers itself."""
+    if "direct_response" in route:
+        return str(route["direct_response"]["status"])
+    return _cluster(route["route"])
 
 
 def _cluster(action: dict[str, Any]) -> str:
@@ -78,6 +90,8 @@ def _cluster(action: dict[str, Any]) -> str:
 def _fits(wanted: dict[str, Any], value: str | None) -> bool:
     if wanted.get("present_match"):
         return value is not None
+    if span := wanted.get("range_match"):
+        return value is not None and span["start"] <= int(value) < span["end"]
     return (value == wanted["string_match"]["exact"]) is not wanted.get("invert_match", False)
 
 
@@ -110,6 +124,21 @@ def test_routes(path: str, cluster: str) -> None:
     assert target(path) == cluster
 
 
+def test_what_says_it_is_too_large_is_refused_at_once() -> None:
+    call = "/v2/models/mnist/infer"
+    assert target(call, **{"content-length": str(LIMITS.max_request_bytes)}) == BOTH
+    assert target(call, **{"content-length": str(LIMITS.max_request_bytes + 1)}) == "413"
+
+
+def test_keys_of_clients_go_no_further_than_they_are_needed() -> None:
+    found = replace(TABLE.deployments[1], shadow=Shadow(2, 1, 7, 0.01))
+    asleep = RoutedDeployment("dozy", "READY", sleeps=True)
+    for route in virtual_host(replace(TABLE, deployments=(found, asleep)))["routes"]:
+        action = route.get("route", {})
+        told = "authorization" not in route.get("request_headers_to_remove", ())
+        assert told is ("weighted_clusters" not in action or "request_mirror_policies" in action)
+
+
 def test_grpc_is_routed_by_the_name_in_its_message() -> None:
     call = "/inference.GRPCInferenceService/ModelInfer"
     assert target(call, **{"lepton-model": "mnist"}) == BOTH
@@ -129,8 +158,7 @@ def test_streams_compressed_messages_and_reflection_are_relayed() -> None:
 
 def test_only_inference_is_sent_again_after_it_was_begun() -> None:
     policies = {
-        _cluster(route["route"]): route["route"].get("retry_policy", {}).get("retry_on", "")
-        for route in virtual_host()["routes"]
+        _cluster(action): action.get("retry_policy", {}).get("retry_on", "") for action in actions()
     }
     assert "reset," in policies[BOTH]
     for cluster in ("schedulers", "storage", "gateway"):
@@ -141,22 +169,24 @@ def test_only_inference_is_sent_again_after_it_was_begun() -> None:
 def test_mirrored_is_what_is_to_be_compared_and_bounded() -> None:
     found = replace(TABLE.deployments[1], shadow=Shadow(2, 1, 7, 0.01))
     table = replace(TABLE, deployments=(found,))
-    actions = {_cluster(r["route"]): r["route"] for r in virtual_host(table)["routes"]}
-    mirrored = {name for name, action in actions.items() if "request_mirror_policies" in action}
+    found_actions = {_cluster(action): action for action in actions(table)}
+    mirrored = {
+        name for name, action in found_actions.items() if "request_mirror_policies" in action
+    }
     assert mirrored == {BOTH}
-    [policy] = actions[BOTH]["request_mirror_policies"]
+    [policy] = found_actions[BOTH]["request_mirror_policies"]
     assert policy["cluster"] == "shadow/mnist/2"
     assert policy["runtime_fraction"]["default_value"]["numerator"] == 7
     [shadow] = [c for c in rendered(table, TLS)["cds.json"]["resources"] if c["type"] == "STATIC"]
     assert shadow["circuit_breakers"]["thresholds"][0]["max_requests"] == 8
     assert "transport_socket" not in shadow
-    assert not any("request_mirror_policies" in r["route"] for r in virtual_host()["routes"])
+    assert not any("request_mirror_policies" in action for action in actions())
 
 
 def test_nothing_is_mirrored_for_a_version_that_does_not_answer() -> None:
     found = replace(TABLE.deployments[1], shadow=Shadow(3, 1, 7, 0.01))
-    routes = virtual_host(replace(TABLE, deployments=(found,)))["routes"]
-    assert not any("request_mirror_policies" in route["route"] for route in routes)
+    table = replace(TABLE, deployments=(found,))
+    assert not any("request_mirror_policies" in action for action in actions(table))
 
 
 def test_documents_are_written_before_what_refers_to_them() -> None:
@@ -215,7 +245,7 @@ def test_everything_but_health_and_the_description_needs_a_key() -> None:
 
 def test_keys_are_checked_before_anything_else() -> None:
     names = [one["name"] for one in _connection_manager()["http_filters"]]
-    assert names[:3] == ["keys", "refused-keys", "size"]
+    assert names[:2] == ["keys", "refused-keys"]
     assert names[-1] == "router"
 
 

@@ -112,6 +112,10 @@ def _connection_manager(listening: Listening) -> dict[str, Any]:
             local_reply_config=local_reply_config(),
             server_name="lepton",
             use_remote_address=True,
+            # Nobody behind reads these, and each would make every request another one to compress
+            # and to parse.
+            generate_request_id=False,
+            skip_xff_append=True,
             normalize_path=True,
             merge_slashes=True,
             path_with_escaped_slashes_action="REJECT_REQUEST",

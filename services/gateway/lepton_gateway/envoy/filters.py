@@ -29,7 +29,7 @@ def _turned_on(*names: str) -> dict[str, Any]:
 
 
 # What a route adds to its `typed_per_filter_config`.
-INFERENCE = _turned_on("size", "buffer")
+INFERENCE = _turned_on("buffer")
 GRPC_INFERENCE = INFERENCE | _turned_on("model-name", "status", "bridge", "local-status")
 TRANSCODED = _turned_on("json-errors", "transcoder")
 
@@ -45,7 +45,6 @@ def http_filters(jwks_path: str, descriptors: str, limits: Limits) -> list[dict[
     return [
         _filter("keys", _jwt(jwks_path)),
         _filter(_RBAC_NAME, typed(f"{_RBAC}.RBAC")),
-        _off("size", _lua(lua.size_check(limits.max_request_bytes))),
         _off(
             "buffer",
             typed(f"{_HTTP}.buffer.v3.Buffer", max_request_bytes=limits.max_request_bytes),

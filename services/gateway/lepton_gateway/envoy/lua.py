@@ -9,23 +9,10 @@ __all__ = [
     "MODEL_NAME",
     "STATUS",
     "WANTED_VERSION_HEADER",
-    "size_check",
 ]
 
 MODEL_HEADER = "lepton-model"
 WANTED_VERSION_HEADER = "lepton-wanted-version"
-
-
-def size_check(max_request_bytes: int) -> str:
-    """Refuses what says it is too large before a byte of it is buffered."""
-    return f"""
-function envoy_on_request(handle)
-  local length = tonumber(handle:headers():get("content-length") or "")
-  if length ~= nil and length > {max_request_bytes} then
-    handle:respond({{[":status"] = "413"}}, "")
-  end
-end
-"""
 
 
 # The model's name is field 1 of every message of the protocol that names one, and so its first

@@ -32,6 +32,8 @@ __all__ = ["route_configuration"]
 _OIP_GRPC = "/inference.GRPCInferenceService/"
 _HEALTH_GRPC = "/grpc.health.v1.Health/"
 _REQUESTS = "/v2/requests/"
+_MODELS = "/v2/models/"
+_LARGEST = 2**63 - 1
 _SERVICES = {
     "SchedulerService": SCHEDULER_CLUSTER,
     "StorageService": STORAGE_CLUSTER,
@@ -71,6 +73,7 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
     requests for what sleeps, and says of the others how they stand.
     """
     routes = [
+        _too_large_route(limits),
         *(_route(match, _streaming_action(RELAY_CLUSTER)) for match in relayed_matches()),
         _submission_route(),
         _route({"prefix": _REQUESTS}, _streaming_action(APP_CLUSTER)),
@@ -93,6 +96,13 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _too_large_route(limits: Limits) -> dict[str, Any]:
+    """Refuses what says it is too large before a byte of it is buffered."""
+    too_large = {"start": limits.max_request_bytes + 1, "end": _LARGEST}
+    match = {"prefix": _MODELS, "headers": [{"name": "content-length", "range_match": too_large}]}
+    return {"match": match, "direct_response": {"status": 413}}
 
 
 def _submission_route() -> dict[str, Any]:
@@ -121,7 +131,7 @@ def _deployment_routes(deployment: RoutedDeployment, limits: Limits) -> Iterable
 
 def _rest_route(prefix: str, action: dict[str, Any]) -> dict[str, Any]:
     match = {"path_separated_prefix": prefix}
-    return _route(match, action, typed_per_filter_config=INFERENCE)
+    return _inference_route(match, action, INFERENCE)
 
 
 def _grpc_routes(named: Mapping[str, str], action: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -134,8 +144,16 @@ def _grpc_route(
     named: Mapping[str, str], action: dict[str, Any], filters: dict[str, Any]
 ) -> dict[str, Any]:
     wanted = [{"name": name, "string_match": {"exact": value}} for name, value in named.items()]
-    match = {"prefix": _OIP_GRPC, "headers": wanted}
-    return _route(match, action, typed_per_filter_config=filters)
+    return _inference_route({"prefix": _OIP_GRPC, "headers": wanted}, action, filters)
+
+
+def _inference_route(
+    match: dict[str, Any], action: dict[str, Any], filters: dict[str, Any]
+) -> dict[str, Any]:
+    # Replicas need no keys of clients. What is mirrored or held is asked once more, with its key.
+    once = "weighted_clusters" in action and "request_mirror_policies" not in action
+    unsaid = {"request_headers_to_remove": ["authorization"]} if once else {}
+    return _route(match, action, typed_per_filter_config=filters, **unsaid)
 
 
 def _bridged_app_route(prefix: str) -> dict[str, Any]:
