@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip.tensor import Tensor, decode_raw, encode_raw
 
-__all__ = ["MODEL_INFER", "decode_infer_answer", "encode_infer_request", "varint"]
+__all__ = [
+    "MODEL_INFER",
+    "decode_infer_answer",
+    "delimited",
+    "encode_infer_request",
+    "read_varint",
+    "varint",
+]
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 # Fields of ModelInferRequest, its InferInputTensor, and ModelInferResponse.
@@ -32,14 +39,14 @@ def encode_infer_request(model: str, tensor: Tensor) -> bytes:
     """
     shape = b"".join(varint(size) for size in tensor.array.shape)
     described = (
-        _field(_TENSOR_NAME, tensor.name.encode())
-        + _field(_DATATYPE, tensor.datatype.encode())
-        + _field(_SHAPE, shape)
+        delimited(_TENSOR_NAME, tensor.name.encode())
+        + delimited(_DATATYPE, tensor.datatype.encode())
+        + delimited(_SHAPE, shape)
     )
     return (
-        _field(_MODEL_NAME, model.encode())
-        + _field(_INPUTS, described)
-        + _field(_RAW_INPUTS, encode_raw(tensor))
+        delimited(_MODEL_NAME, model.encode())
+        + delimited(_INPUTS, described)
+        + delimited(_RAW_INPUTS, encode_raw(tensor))
     )
 
 
@@ -70,7 +77,7 @@ def _numbers(packed: bytes) -> tuple[int, ...]:
     numbers: list[int] = []
     position = 0
     while position < len(packed):
-        number, position = _read_varint(packed, position)
+        number, position = read_varint(packed, position)
         numbers.append(number)
     return tuple(numbers)
 
@@ -79,23 +86,24 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     """The length-delimited fields of a message; numbers are passed over."""
     position = 0
     while position < len(message):
-        tag, position = _read_varint(message, position)
+        tag, position = read_varint(message, position)
         kind = tag & 7
         if kind == _DELIMITED:
-            length, position = _read_varint(message, position)
+            length, position = read_varint(message, position)
             if position + length > len(message):
                 raise IndexError
             yield tag >> 3, message[position : position + length]
             position += length
         elif kind == _VARINT:
-            _, position = _read_varint(message, position)
+            _, position = read_varint(message, position)
         elif kind in (_FIXED32, _FIXED64):
             position += 4 if kind == _FIXED32 else 8
         else:
             raise IndexError
 
 
-def _field(number: int, content: bytes) -> bytes:
+def delimited(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
     return varint(number << 3 | _DELIMITED) + varint(len(content)) + content
 
 
@@ -109,7 +117,12 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+def read_varint(message: bytes, position: int) -> tuple[int, int]:
+    """The number at a position, and where it ends.
+
+    Raises:
+        IndexError: The message ends within it.
+    """
     value = shift = 0
     while True:
         byte = message[position]

@@ -131,6 +131,14 @@ def encode_answer(answer: Answer, binary: Sequence[bool]) -> tuple[bytes, int | 
     Returns:
         The body, and the length of its JSON part when raw bytes follow it.
     """
+    if all(binary):
+        buffers = [encode_raw(tensor) for tensor in answer.outputs]
+        sizes = [
+            (tensor.name, tensor.datatype, tensor.array.shape, len(buffer))
+            for tensor, buffer in zip(answer.outputs, buffers, strict=True)
+        ]
+        head = _raw_head(*answer[:3], tuple(sizes))
+        return b"".join((head, *buffers)), len(head)
     buffers: list[bytes] = []
     outputs: list[dict[str, Any]] = []
     for tensor, raw in zip(answer.outputs, binary, strict=True):
@@ -140,21 +148,46 @@ def encode_answer(answer: Answer, binary: Sequence[bool]) -> tuple[bytes, int | 
             "shape": tensor.array.shape,
         }
         if raw:
-            buffer = encode_raw(tensor)
-            spec["parameters"] = {"binary_data_size": len(buffer)}
-            buffers.append(buffer)
+            buffers.append(encode_raw(tensor))
+            spec["parameters"] = {"binary_data_size": len(buffers[-1])}
         else:
             spec["data"] = _json_elements(tensor)
         outputs.append(spec)
+    head = _answer_head(*answer[:3], outputs)
+    return (b"".join((head, *buffers)), len(head)) if buffers else (head, None)
+
+
+@lru_cache(256)
+def _raw_head(
+    model_name: str,
+    model_version: str,
+    request_id: str,
+    sizes: tuple[tuple[str, str, tuple[int, ...], int], ...],
+) -> bytes:
+    """What stands before outputs that are all raw: the same for many answers of a model."""
+    outputs = [
+        {
+            "name": name,
+            "datatype": datatype,
+            "shape": shape,
+            "parameters": {"binary_data_size": size_bytes},
+        }
+        for name, datatype, shape, size_bytes in sizes
+    ]
+    return _answer_head(model_name, model_version, request_id, outputs)
+
+
+def _answer_head(
+    model_name: str, model_version: str, request_id: str, outputs: list[dict[str, Any]]
+) -> bytes:
     document: dict[str, Any] = {
-        "model_name": answer.model_name,
-        "model_version": answer.model_version,
+        "model_name": model_name,
+        "model_version": model_version,
         "outputs": outputs,
     }
-    if answer.request_id:
-        document["id"] = answer.request_id
-    head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return (b"".join((head, *buffers)), len(head)) if buffers else (head, None)
+    if request_id:
+        document["id"] = request_id
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def encode_request(

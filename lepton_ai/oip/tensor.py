@@ -69,7 +69,8 @@ def encode_raw(tensor: Tensor) -> bytes:
     """The raw bytes of a tensor; every BYTES element is preceded by its length as a uint32."""
     if tensor.datatype == "BYTES":
         return _encode_elements(tensor.array)
-    return tensor.array.astype(numpy_dtype(tensor.datatype), copy=False).tobytes()
+    array, dtype = tensor.array, numpy_dtype(tensor.datatype)
+    return array.tobytes() if array.dtype is dtype else array.astype(dtype).tobytes()
 
 
 def to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import orjson
 import pytest
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,8 @@ from lepton_runtime.http import Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference import grpc_api, metrics
 from lepton_worker.inference.batcher import Batcher
-from lepton_worker.inference.grpc_api import GrpcApi, decode_request, encode_answer
+from lepton_worker.inference.grpc_api import GrpcApi
+from lepton_worker.inference.grpc_codec import encode_answer, make_request, read_request
 from lepton_worker.inference.options import ServingOptions
 from lepton_worker.inference.repository import ModelSource, Repository, Step
 from lepton_worker.inference.repository_control import AgentsControl, ClientsControl
@@ -368,7 +370,7 @@ def test_grpc_requests_that_are_wrong_are_named(fields: dict[str, Any], words: s
         tensor.contents.fp32_contents.extend([0.0] * 3)
         message.parameters["timeout"].int64_param = fields["timeout"]
     with pytest.raises(InvalidArgumentError) as caught:
-        decode_request(message, {})
+        make_request(*read_request(message.SerializeToString()))
     assert words in str(caught.value)
 
 
@@ -376,8 +378,43 @@ def test_grpc_requests_may_say_how_long_and_how_urgent() -> None:
     message = pb.ModelInferRequest()
     message.parameters["timeout"].uint64_param = 5000
     message.parameters["priority"].uint64_param = 2
-    request = decode_request(message, {b"grpc-timeout": b"2m"})
-    assert (request.timeout_us, request.priority) == (2000, 2)
+    request = make_request(*read_request(message.SerializeToString()))
+    assert (request.timeout_us, request.priority) == (5000, 2)
+
+
+@given(
+    st.lists(st.binary(min_size=4, max_size=4), min_size=1, max_size=3),
+    st.permutations(["name", "version", "id", "inputs", "outputs", "raw"]),
+)
+def test_grpc_requests_are_read_whatever_the_order_of_their_fields(
+    raw: list[bytes], order: list[str]
+) -> None:
+    parts = {
+        "name": pb.ModelInferRequest(model_name="m"),
+        "version": pb.ModelInferRequest(model_version="3"),
+        "id": pb.ModelInferRequest(id="a"),
+        "inputs": pb.ModelInferRequest(),
+        "outputs": pb.ModelInferRequest(),
+        "raw": pb.ModelInferRequest(raw_input_contents=raw),
+    }
+    for number in range(len(raw)):
+        parts["inputs"].inputs.add(name=f"x{number}", datatype="FP32", shape=[1])
+    parts["outputs"].outputs.add(name="y")
+    head, contents = read_request(b"".join(parts[name].SerializeToString() for name in order))
+    request = make_request(head, contents)
+    assert (head.model_name, head.model_version, request.request_id) == ("m", "3", "a")
+    assert [tensor.name for tensor in request.inputs] == [f"x{n}" for n in range(len(raw))]
+    assert [tensor.array.tobytes() for tensor in request.inputs] == raw
+    assert [output.name for output in request.outputs] == ["y"]
+
+
+@given(st.binary(max_size=40))
+def test_what_is_no_message_is_said_so(body: bytes) -> None:
+    try:
+        make_request(*read_request(body))
+    except (DecodeError, InvalidArgumentError):
+        return
+    pb.ModelInferRequest.FromString(body)
 
 
 @given(st.lists(st.binary(max_size=5), max_size=4))

@@ -105,7 +105,8 @@ class Batcher:
         self._loop = loop
         # Exactly the lanes in whose queue work waits and that have their model.
         self._ready: deque[Lane] = deque()
-        self._work_arrived = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._work_arrived = threading.Condition(self._lock)
         self._stopped = False
         self._threads = [
             threading.Thread(target=self._compute, name=f"compute-{number}", daemon=True)
@@ -122,7 +123,7 @@ class Batcher:
         """
         if lane.closed:
             raise UnavailableError(f"model {lane.label} is being unloaded", hint="try again")
-        with self._work_arrived:
+        with self._lock:
             was_idle = not lane.queue.waiting
             lane.queue.admit(work, work.arrived_ns)
             if lane.model is not None:
@@ -137,20 +138,20 @@ class Batcher:
 
     def resume(self, lane: Lane) -> None:
         """Compute what waited while a lane was without its model."""
-        with self._work_arrived:
+        with self._lock:
             if lane.queue.waiting:
                 self._ready.append(lane)
                 self._work_arrived.notify()
 
     def refuse_late(self, lane: Lane) -> None:
         """Answer those whose deadline passes while a lane is without its model."""
-        with self._work_arrived:
+        with self._lock:
             late, left = lane.queue.take_late(time.monotonic_ns())
         _deliver(lane, Batch([], late, left), [], BatchTimes(0, 0, 0))
 
     def refuse_all(self, lane: Lane, error: LeptonError) -> None:
         """Answer all that waits in a lane whose model cannot be loaded."""
-        with self._work_arrived:
+        with self._lock:
             refused = lane.queue.take_all()
         lane.finish(len(refused))
         now_ns = time.monotonic_ns()
@@ -160,7 +161,7 @@ class Batcher:
 
     def stop(self) -> None:
         """End the threads after the batches they are at; blocks until then."""
-        with self._work_arrived:
+        with self._lock:
             self._stopped = True
             self._work_arrived.notify_all()
         for thread in self._threads:
@@ -173,7 +174,7 @@ class Batcher:
             self._loop.call_soon_threadsafe(_deliver, lane, batch, outcomes, times)
 
     def _take(self) -> tuple[Lane, Batch] | None:
-        with self._work_arrived:
+        with self._lock:
             while True:
                 now_ns = time.monotonic_ns()
                 lane, due_ns = self._next_lane(now_ns)
@@ -242,8 +243,20 @@ def _columns(works: list[Work]) -> list[tuple[NDArray[Any], ...]]:
 
 
 def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """A copy even of a single part: arrays on top of a received body may not be aligned."""
-    return np.concatenate(parts) if parts[0].ndim else parts[0].copy()
+    """A copy even of a single part: arrays on top of a received body may not be aligned.
+
+    The bytes are joined, not the arrays: NumPy lets other threads run for every part it copies,
+    and to have its turn again each time costs the batch milliseconds under load.
+    """
+    first = parts[0]
+    if first.ndim == 0:
+        return first.copy()
+    if first.dtype.hasobject:
+        return np.concatenate(parts)
+    rows = sum(map(len, parts))
+    return np.frombuffer(b"".join([part.data for part in parts]), first.dtype).reshape(
+        rows, *first.shape[1:]
+    )
 
 
 def _split(works: list[Work], outputs: list[NDArray[Any]]) -> Outcomes:

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import base64
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final
 from urllib.parse import quote
 
-import numpy as np
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
@@ -30,12 +28,12 @@ from lepton_ai.errors import (
     UnimplementedError,
     status_of,
 )
-from lepton_ai.oip import Tensor, decode_raw, encode_raw, numpy_dtype, shaped
-from lepton_ai.oip.rest import Answer, InferenceRequest, WantedOutput
+from lepton_ai.oip.rest import Answer
 from lepton_runtime.http import Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference import reflection
 from lepton_worker.inference.deadline import timeout_us
+from lepton_worker.inference.grpc_codec import encode_answer, make_request, read_request
 from lepton_worker.inference.repository_control import RepositoryControl
 from lepton_worker.inference.rest_api import chosen_version
 from lepton_worker.inference.service import InferenceService
@@ -50,21 +48,6 @@ _SERVING: Final = b"\x08\x01"
 _NOT_SERVING: Final = b"\x08\x02"
 # Printable ASCII but for the percent sign: gRPC's percent-encoding of status messages.
 _PLAIN_CHARACTERS: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
-
-_CONTENTS: Final = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
 
 
 class GrpcApi:
@@ -117,11 +100,12 @@ class GrpcApi:
         exchange.reply(200, _MESSAGE_TYPE, _SERVING if self._service.ready else _NOT_SERVING)
 
     def _model_infer(self, exchange: Exchange) -> None:
-        message = pb.ModelInferRequest.FromString(exchange.body)
-        model = self._service.admit(
-            message.model_name, message.model_version or chosen_version(exchange)
-        )
-        request = decode_request(message, exchange.headers)
+        head, raw = read_request(exchange.body)
+        model = self._service.admit(head.model_name, head.model_version or chosen_version(exchange))
+        request = make_request(head, raw)
+        limit_us = timeout_us(exchange.headers, request.timeout_us)
+        if limit_us != request.timeout_us:
+            request = request._replace(timeout_us=limit_us)
         self._service.infer(model, request, exchange, partial(_reply_answer, exchange))
 
     def _server_live(self, exchange: Exchange) -> None:
@@ -186,109 +170,6 @@ class GrpcApi:
 
 def _not_offered(exchange: Exchange) -> None:
     raise UnimplementedError(f"call {exchange.path} is not offered")
-
-
-def decode_request(message: pb.ModelInferRequest, headers: dict[bytes, bytes]) -> InferenceRequest:
-    """What a message says.
-
-    Raises:
-        InvalidArgumentError: Names what is wrong with it and what is allowed.
-    """
-    inputs = _raw_inputs(message) if message.raw_input_contents else _typed_inputs(message)
-    timeout, priority = 0, 0
-    if message.parameters:
-        timeout = _whole_number(message, "timeout")
-        priority = _whole_number(message, "priority")
-    return InferenceRequest(
-        inputs,
-        [WantedOutput(output.name, binary=True) for output in message.outputs],
-        message.id,
-        True,
-        timeout_us(headers, timeout),
-        priority,
-    )
-
-
-def encode_answer(answer: Answer) -> bytes:
-    """The message of an answer, all outputs as raw bytes."""
-    message = pb.ModelInferResponse(
-        model_name=answer.model_name, model_version=answer.model_version, id=answer.request_id
-    )
-    for tensor in answer.outputs:
-        output = message.outputs.add()
-        output.name = tensor.name
-        output.datatype = tensor.datatype
-        output.shape.extend(tensor.array.shape)
-        message.raw_output_contents.append(encode_raw(tensor))
-    return message.SerializeToString()
-
-
-def _raw_inputs(message: pb.ModelInferRequest) -> list[Tensor]:
-    tensors, raw = message.inputs, message.raw_input_contents
-    if len(raw) != len(tensors):
-        raise InvalidArgumentError(
-            f"raw_input_contents has {len(raw)} entries",
-            hint=f"{len(tensors)} inputs need one each",
-        )
-    for tensor in tensors:
-        if tensor.HasField("contents"):
-            raise InvalidArgumentError(
-                f"input {tensor.name!r} has typed contents beside raw_input_contents",
-                hint="use one of the two",
-            )
-    return [
-        decode_raw(tensor.name, tensor.datatype, _shape(tensor), data)
-        for tensor, data in zip(tensors, raw, strict=True)
-    ]
-
-
-def _typed_inputs(message: pb.ModelInferRequest) -> list[Tensor]:
-    return [_typed_input(tensor) for tensor in message.inputs]
-
-
-def _typed_input(tensor: pb.ModelInferRequest.InferInputTensor) -> Tensor:
-    dtype = numpy_dtype(tensor.datatype)
-    field = _CONTENTS.get(tensor.datatype)
-    if field is None:
-        raise InvalidArgumentError(
-            f"input {tensor.name!r} of {tensor.datatype} has no typed contents",
-            hint="send it in raw_input_contents",
-        )
-    elements = cast("list[Any]", getattr(tensor.contents, field))
-    shape = _shape(tensor)
-    if len(elements) != math.prod(shape):
-        raise InvalidArgumentError(
-            f"input {tensor.name!r} has {len(elements)} elements in {field}",
-            hint=f"shape {list(shape)} needs {math.prod(shape)}",
-        )
-    try:
-        array = np.array(elements, dtype)
-    except OverflowError:
-        raise InvalidArgumentError(
-            f"input {tensor.name!r} has an element that is no {tensor.datatype}"
-        ) from None
-    return Tensor(tensor.name, tensor.datatype, shaped(tensor.name, array, shape))
-
-
-def _shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
-    shape = tuple(tensor.shape)
-    if any(size < 0 for size in shape):
-        raise InvalidArgumentError(
-            f"input {tensor.name!r} has shape {list(shape)}", hint="sizes are at least 0"
-        )
-    return shape
-
-
-def _whole_number(message: pb.ModelInferRequest, name: str) -> int:
-    if name not in message.parameters:
-        return 0
-    parameter = message.parameters[name]
-    value = getattr(parameter, parameter.WhichOneof("parameter_choice") or "int64_param")
-    if type(value) is int and value >= 0:
-        return value
-    raise InvalidArgumentError(
-        f"parameter {name!r} is {value!r}", hint="it has to be a whole number of at least 0"
-    )
 
 
 def _reply(exchange: Exchange, message: Message) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from functools import partial
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -64,14 +65,14 @@ class RestApi:
     def handle(self, exchange: Exchange) -> None:
         """Answer, at once or later. Raises nothing: every error becomes an answer."""
         try:
-            self._route(exchange, unquote(exchange.path).split("/")[1:])
+            self._route(exchange, _segments(exchange.path))
         except LeptonError as error:
             reply_error(exchange, error)
         except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
             _log.exception("a request failed")
             reply_error(exchange, InternalError("the request failed"))
 
-    def _route(self, exchange: Exchange, path: list[str]) -> None:
+    def _route(self, exchange: Exchange, path: Sequence[str]) -> None:
         match path:
             case ["v2", "models", name, "infer"]:
                 self._infer(exchange, name, chosen_version(exchange))
@@ -168,6 +169,11 @@ class RestApi:
                 hint=f"allowed are {', '.join(name.decode() for name in WINDOW_BITS)}",
             )
         return inflate(exchange.body, WINDOW_BITS[encoding], self._max_body_bytes)
+
+
+@lru_cache(1024)
+def _segments(path: str) -> tuple[str, ...]:
+    return tuple(unquote(path).split("/")[1:])
 
 
 def chosen_version(exchange: Exchange) -> str:

@@ -61,7 +61,7 @@ class InferenceService:
         now_ns = time.monotonic_ns()
         signature = model.signature
         arrays = signature.arrange(request.inputs)
-        selected = signature.select([wanted.name for wanted in request.outputs])
+        selected = signature.select([output.name for output in request.outputs])
         answered = partial(_finish, model, request.request_id, selected, finish)
         if model.lane.cache is not None:
             entry = _Entry(model.lane, model.lane.cache, content_key(arrays), now_ns)
@@ -159,9 +159,10 @@ def _finish(
         finish(outcome)
         return
     specs = model.signature.outputs
-    outputs = [
-        Tensor(specs[index].name, specs[index].datatype, outcome[index]) for index in selected
-    ]
+    outputs: list[Tensor] = []
+    for place in selected:
+        name, datatype, _ = specs[place]
+        outputs.append(Tensor(name, datatype, outcome[place]))
     finish(Answer(model.name, model.version, request_id, outputs))
 
 

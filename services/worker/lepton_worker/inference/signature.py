@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class TensorSpec(NamedTuple):
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Signature:
     """The inputs and outputs of a model.
 
@@ -50,19 +51,8 @@ class Signature:
             InvalidArgumentError: An input is missing, unknown, repeated, or has the wrong type
                 or shape, or the batch is empty or too large.
         """
-        by_name = {tensor.name: tensor for tensor in tensors}
-        if len(by_name) != len(tensors) or len(by_name) != len(self.inputs):
-            raise self._wrong_inputs([tensor.name for tensor in tensors])
-        arrays: list[NDArray[Any]] = []
-        for spec in self.inputs:
-            tensor = by_name.get(spec.name)
-            if tensor is None:
-                raise self._wrong_inputs(list(by_name))
-            _check(spec, tensor)
-            arrays.append(tensor.array)
-        if self.max_batch_size:
-            self._check_rows(arrays)
-        return arrays
+        given = [TensorSpec(name, datatype, array.shape) for name, datatype, array in tensors]
+        return [tensors[place].array for place in _places(self, tuple(given))]
 
     def rows(self, arrays: Sequence[NDArray[Any]]) -> int:
         """How many rows a request brings to a batch: 1 for a model without batching."""
@@ -74,9 +64,9 @@ class Signature:
         Raises:
             InvalidArgumentError: The model has no output of that name.
         """
-        known = [spec.name for spec in self.outputs]
         if not names:
-            return list(range(len(known)))
+            return list(range(len(self.outputs)))
+        known = [spec.name for spec in self.outputs]
         for name in names:
             if name not in known:
                 raise InvalidArgumentError(
@@ -98,40 +88,29 @@ class Signature:
         spec = self.inputs[0]
         return decode_raw(spec.name, spec.datatype, _raw_shape(spec, len(body)), body)
 
-    def _check_rows(self, arrays: Sequence[NDArray[Any]]) -> None:
-        rows = {array.shape[0] for array in arrays}
-        if len(rows) != 1:
-            raise InvalidArgumentError(
-                f"the inputs have {sorted(rows)} rows", hint="all need the same number"
-            )
-        if max(rows) > self.max_batch_size:
-            raise InvalidArgumentError(
-                f"the request has {max(rows)} rows",
-                hint=f"this model takes 1 to {self.max_batch_size} in a request",
-            )
 
-    def _wrong_inputs(self, names: list[str]) -> InvalidArgumentError:
-        known = [spec.name for spec in self.inputs]
-        for name in names:
-            if name not in known:
-                return InvalidArgumentError(
-                    f"input {name!r} does not exist", hint=_allowed(name, known)
-                )
-        missing = [name for name in known if name not in names]
-        if missing:
-            return InvalidArgumentError(
-                f"input {missing[0]!r} is missing", hint=f"this model needs {', '.join(known)}"
-            )
-        return InvalidArgumentError("an input comes twice", hint="send each exactly once")
+# Clients send tensors of the same few shapes again and again.
+@lru_cache(1024)
+def _places(signature: Signature, given: tuple[TensorSpec, ...]) -> tuple[int, ...]:
+    """Where each input of the model is among those given, which are checked."""
+    known = [spec.name for spec in signature.inputs]
+    names = [spec.name for spec in given]
+    if sorted(names) != sorted(known):
+        raise _wrong_inputs(known, names)
+    for spec in signature.inputs:
+        _check(spec, given[names.index(spec.name)])
+    if signature.max_batch_size:
+        _check_rows({spec.shape[0] for spec in given}, signature.max_batch_size)
+    return tuple(map(names.index, known))
 
 
-def _check(spec: TensorSpec, tensor: Tensor) -> None:
-    if tensor.datatype != spec.datatype:
+def _check(spec: TensorSpec, given: TensorSpec) -> None:
+    if given.datatype != spec.datatype:
         raise InvalidArgumentError(
-            f"input {spec.name!r} has datatype {tensor.datatype}",
+            f"input {spec.name!r} has datatype {given.datatype}",
             hint=f"this model takes {spec.datatype}",
         )
-    shape = tensor.array.shape
+    shape = given.shape
     if len(shape) != len(spec.shape) or any(
         wanted not in (-1, size) for wanted, size in zip(spec.shape, shape, strict=True)
     ):
@@ -143,6 +122,31 @@ def _check(spec: TensorSpec, tensor: Tensor) -> None:
         raise InvalidArgumentError(
             f"input {spec.name!r} is empty: shape {list(shape)}", hint="send at least one row"
         )
+
+
+def _check_rows(rows: set[int], limit: int) -> None:
+    if len(rows) != 1:
+        raise InvalidArgumentError(
+            f"the inputs have {sorted(rows)} rows", hint="all need the same number"
+        )
+    if max(rows) > limit:
+        raise InvalidArgumentError(
+            f"the request has {max(rows)} rows", hint=f"this model takes 1 to {limit} in a request"
+        )
+
+
+def _wrong_inputs(known: list[str], names: list[str]) -> InvalidArgumentError:
+    for name in names:
+        if name not in known:
+            return InvalidArgumentError(
+                f"input {name!r} does not exist", hint=_allowed(name, known)
+            )
+    missing = [name for name in known if name not in names]
+    if missing:
+        return InvalidArgumentError(
+            f"input {missing[0]!r} is missing", hint=f"this model needs {', '.join(known)}"
+        )
+    return InvalidArgumentError("an input comes twice", hint="send each exactly once")
 
 
 def _raw_shape(spec: TensorSpec, size_bytes: int) -> tuple[int, ...]:
