@@ -154,7 +154,8 @@ class Connection(asyncio.Protocol):
         self._deaf = False  # Whatever else comes on this connection is ignored.
         self.lost = False
         self._receiving = False
-        self._fresh = True
+        self._fresh = True  # Which protocol it speaks is not known.
+        self._opening = b""
         self._active_s = 0.0
         self._begin()
 
@@ -189,9 +190,10 @@ class Connection(asyncio.Protocol):
         if not self._receiving:
             self._receiving = True
             self._active_s = time.monotonic()
-            if self._fresh and self._speaks_http2(data):
+        if self._fresh:
+            data = self._opening + data
+            if self._speaks_http2(data):
                 return
-            self._fresh = False
         headers = self._headers
         try:
             self._parser.feed_data(data)
@@ -217,8 +219,13 @@ class Connection(asyncio.Protocol):
         self._read_or_rest()
 
     def _speaks_http2(self, data: bytes) -> bool:
-        """Hand the connection over if its first bytes are those of HTTP/2."""
+        """Hand the connection over if its first bytes are those of HTTP/2, or wait for them all."""
         server = self._server
+        if server.http2 is not None and len(data) < len(HTTP2_PREFACE):
+            self._opening = data if HTTP2_PREFACE.startswith(data) else b""
+            self._fresh = bool(self._opening)
+            return self._fresh
+        self._fresh = False
         if server.http2 is None or not data.startswith(HTTP2_PREFACE):
             return False
         server.connections.discard(self)

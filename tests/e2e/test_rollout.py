@@ -225,8 +225,9 @@ def test_a_model_sleeps_wakes_for_a_request_and_sleeps_again(cluster, published)
 
 
 def asleep(cluster, name):
-    """Whether no replica is left."""
+    """Whether it is announced that no replica is left."""
     found = cluster.client.deployment(name)
     tasks = map(task_pb2.Task.FromString, cluster.records(keys.TASKS))
     state = found.state == deployment_pb2.DEPLOYMENT_STATE_ASLEEP
-    return state and not any(task.replica.deployment == name for task in tasks)
+    assert not state or not any(task.replica.deployment == name for task in tasks)
+    return state

@@ -274,6 +274,9 @@ class _Deployment:
         for status in map(self.cluster.status_of, current.values()):
             if status.state == task_pb2.TASK_STATE_FAILED:
                 return deployment_pb2.DEPLOYMENT_STATE_FAILED, status.reason
+        if not wanted and current:
+            reason = "its last replica answers its last requests"
+            return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
         if not wanted:
             return deployment_pb2.DEPLOYMENT_STATE_ASLEEP, "the next request wakes it"
         if ready >= wanted and self._all_known(version, wanted):

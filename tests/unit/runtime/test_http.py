@@ -202,6 +202,16 @@ def test_what_is_not_http_is_refused(data: bytes, status: bytes) -> None:
     scenario(check)
 
 
+def test_a_request_that_begins_like_http_2_is_still_one_of_http_1() -> None:
+    def check(peer: Peer) -> None:
+        peer.server.http2 = lambda *_: pytest.fail("this is HTTP/1.1")
+        for piece in (b"P", b"OST /a HTTP/1.1\r\nContent-Length: 1\r\n", b"\r\nb"):
+            peer.connection.data_received(piece)
+        assert [(one.method, one.body) for one in peer.exchanges] == [("POST", b"b")]
+
+    scenario(check)
+
+
 def test_a_head_without_end_is_refused() -> None:
     def check(peer: Peer) -> None:
         peer.connection.data_received(b"GET / HTTP/1.1\r\nX: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import h2.settings
 import pytest
 from hpack import Encoder
 
-from lepton_runtime.http import Exchange, Handler, HttpLimits, HttpServer
+from lepton_runtime.http import Connection, Exchange, Handler, HttpLimits, HttpServer
 from lepton_runtime.http2.connection import Http2Connection, speak
 from lepton_runtime.http2.heads import HeadError, Heads
 from lepton_runtime.http2.streams import Streaming
@@ -35,9 +36,16 @@ class Pipe(asyncio.Transport):
         self.written: list[bytes] = []
         self.closed = False
         self.reading = True
+        self.protocol: asyncio.BaseProtocol | None = None
 
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol | None:
+        return self.protocol
 
     def close(self) -> None:
         self.closed = True
@@ -205,6 +213,28 @@ def test_a_request_as_in_http_1(connect: Connect) -> None:
     client.h2.end_stream(number)
     client.exchange()
     assert (client.answers[number].body, client.answers[number].ended) == (b"", True)
+
+
+@pytest.mark.parametrize("pieces", [(1, 20), (3, 4, 5), (23,), (24,)])
+def test_an_opening_may_come_in_pieces(
+    loop: asyncio.AbstractEventLoop, pieces: tuple[int, ...]
+) -> None:
+    async def check() -> bytes:
+        pipe = Pipe()
+        connection = Connection(HttpServer(echo, LIMITS, speak({})))
+        connection.connection_made(pipe)
+        client = h2.connection.H2Connection()
+        client.initiate_connection()
+        opening = client.data_to_send()
+        for start, end in itertools.pairwise((0, *pieces, len(opening))):
+            protocol = pipe.get_protocol() or connection
+            cast("asyncio.Protocol", protocol).data_received(opening[start:end])
+        return b"".join(pipe.written)
+
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    events = client.receive_data(loop.run_until_complete(check()))
+    assert any(isinstance(event, h2.events.RemoteSettingsChanged) for event in events)
 
 
 def test_a_call_and_its_failure(connect: Connect) -> None:
