@@ -28,10 +28,13 @@ class Message:
 class Bus(Protocol):
     """Publishes and subscribes. A subject may end in ``>`` or hold ``*`` to match tokens."""
 
-    async def publish(self, subject: str, payload: bytes, *, message_id: str | None = None) -> None:
+    async def publish(self, subject: str, payload: bytes, *, message_id: str | None = None) -> bool:
         """Publish; a second message with the same id is dropped.
 
         A failure is logged and the message lost: state is the truth, a message only news of it.
+
+        Returns:
+            Whether the broker has it.
         """
         ...
 

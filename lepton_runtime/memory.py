@@ -183,17 +183,18 @@ class MemoryBus:
         self._subscribers: list[_Subscriber] = []
         self._listeners: list[_Subscriber] = []
 
-    async def publish(self, subject: str, payload: bytes, *, message_id: str | None = None) -> None:
+    async def publish(self, subject: str, payload: bytes, *, message_id: str | None = None) -> bool:
         """Publish; a known id is dropped."""
         if message_id is not None:
             if message_id in self._ids:
-                return
+                return True
             self._ids.add(message_id)
         message = Message(subject, payload, len(self._kept) + 1)
         self._kept.append(message)
         for pattern, messages in self._subscribers:
             if _matches(pattern, subject):
                 messages.put_nowait(message)
+        return True
 
     async def subscribe_new(self, subject: str) -> AsyncIterator[Message]:
         """Messages published from now on."""

@@ -103,9 +103,10 @@ class NatsBus:
         for stream in _STREAMS:
             await self._stream.add_stream(stream)
 
-    async def publish(self, subject: str, payload: bytes, *, message_id: str | None = None) -> None:
+    async def publish(self, subject: str, payload: bytes, *, message_id: str | None = None) -> bool:
         """Publish with an acknowledgement; a failure is logged and the message lost."""
         headers = {"Nats-Msg-Id": message_id} if message_id else None
+        taken = False
         try:
             async with asyncio.timeout(_DEADLINE_S):
                 try:
@@ -113,9 +114,11 @@ class NatsBus:
                 except NoStreamResponseError:
                     await self.ensure_streams()
                     await self._stream.publish(subject, payload, headers=headers)
+            taken = True
         except _FAILURES as error:
             _log.warning("event lost", subject=subject, reason=repr(error))
         raise_if_cancelled()
+        return taken
 
     async def subscribe_new(self, subject: str) -> AsyncIterator[Message]:
         """Messages published from now on."""

@@ -13,6 +13,7 @@ from lepton_runtime.state import Write
 from lepton_worker.agent import StatusWriter
 from lepton_worker.child import Child
 from lepton_worker.devices import Devices
+from lepton_worker.news import News
 from lepton_worker.ranks import Ranks, rank_of
 from tests.support.trainers import kept_trainers
 
@@ -38,7 +39,7 @@ def test_a_rank_over_its_memory_is_ended_and_says_so(kind: str) -> None:
         assert placed is not None
         task.placed_revision = placed
         async with asyncio.timeout(TIMEOUT_S), kept_trainers() as trainers:
-            ranks = Ranks(MemoryBus(), statuses, trainers, Devices(0), {})
+            ranks = Ranks(News(MemoryBus()), statuses, trainers, Devices(0), {})
             await ranks.run(task, {"work": "store", "bind": "127.0.0.1"}, heard_out)
         said = statuses.latest("j-r3")
         assert (said.state, said.user_error) == (task_pb2.TASK_STATE_FAILED, True)

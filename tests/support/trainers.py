@@ -25,4 +25,5 @@ async def kept_trainers() -> AsyncGenerator[Trainers]:
 async def run_node(agent: Agent, runners: Runners) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(agent.run())
+        tasks.create_task(runners.tell())
         tasks.create_task(runners.keep_warm())

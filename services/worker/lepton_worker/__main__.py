@@ -44,7 +44,8 @@ async def main(settings: WorkerSettings, runtime: Runtime) -> None:
     )
     agent = Agent(runtime.state, settings.node_id, runtime.incarnation, runners, statuses)
     async with asyncio.TaskGroup() as tasks:
-        background = [tasks.create_task(work()) for work in (inference.run, runners.keep_warm)]
+        works = (runners.tell, inference.run, runners.keep_warm)
+        background = [tasks.create_task(work()) for work in works]
         inference_address = await inference.until_listening()
         async with _member(settings, runtime, agent, runners, inference_address):
             background.append(tasks.create_task(agent.run()))

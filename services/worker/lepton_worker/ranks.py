@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import structlog
 
 from lepton_ai.proto.v1 import job_pb2, task_pb2
-from lepton_runtime.bus import Bus, job_logs, job_progress
 from lepton_worker.child import Child
 from lepton_worker.devices import Devices
 from lepton_worker.memory import killed_over, out_of_memory
+from lepton_worker.news import News
 from lepton_worker.pace import Pace
 from lepton_worker.trainers import Trainers
 
@@ -20,7 +20,6 @@ __all__ = ["Ranks", "Statuses", "rank_of"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.ranks")
 _LOOK_S = 0.5
-_MAX_LINE = 4096
 
 
 class Statuses(Protocol):
@@ -35,7 +34,7 @@ class Ranks:
     """Runs ranks, each in a trainer process of its own.
 
     Args:
-        bus: Takes what they print, and how far they are.
+        news: Told what they print, and how far they are.
         statuses: Hears how far they are.
         trainers: Their processes.
         devices: This node's accelerators.
@@ -44,13 +43,13 @@ class Ranks:
 
     def __init__(
         self,
-        bus: Bus,
+        news: News,
         statuses: Statuses,
         trainers: Trainers,
         devices: Devices,
         pids: dict[str, int],
     ) -> None:
-        self._bus = bus
+        self._news = news
         self._statuses = statuses
         self._trainers = trainers
         self._devices = devices
@@ -137,19 +136,11 @@ class Ranks:
 
     async def progress(self, progress: job_pb2.JobProgress) -> None:
         """Tell how far the job is."""
-        progress.at.GetCurrentTime()
-        await self._bus.publish(job_progress(progress.job_id), progress.SerializeToString())
+        await self._news.progress(progress)
 
     async def _forward(self, task: task_pb2.Task, child: Child) -> None:
         async for text in child.printed():
-            line = job_pb2.LogLine(
-                job_id=rank_of(task).job_id,
-                rank=rank_of(task).rank,
-                node_id=task.node_id,
-                text=text[:_MAX_LINE],
-            )
-            line.at.GetCurrentTime()
-            await self._bus.publish(job_logs(line.job_id), line.SerializeToString())
+            await self._news.printed(task.node_id, rank_of(task), text)
 
 
 def rank_of(task: task_pb2.Task) -> task_pb2.TrainerTask | task_pb2.ScoreTask:

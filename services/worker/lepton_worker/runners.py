@@ -23,6 +23,7 @@ from lepton_worker.child import Child, start_child
 from lepton_worker.deliveries import Deliveries
 from lepton_worker.devices import Devices
 from lepton_worker.inference_server import InferenceServer
+from lepton_worker.news import News
 from lepton_worker.pace import Pace
 from lepton_worker.ranks import Ranks, Statuses
 from lepton_worker.resuming import JobCheckpoints
@@ -64,11 +65,20 @@ class Runners:
         self._listen = listen
         self._trainers = Trainers()
         self._pids: dict[str, int] = {}
-        self._ranks = Ranks(bus, statuses, self._trainers, devices, self._pids)
+        self._news = News(bus)
+        self._ranks = Ranks(self._news, statuses, self._trainers, devices, self._pids)
         self._checkpoints = JobCheckpoints(state, storage)
         self._scoring = ScoreRunner(state, storage, self._ranks, folder)
         self._scripts = ScriptRunner(
-            state, bus, statuses, storage, self._trainers, folder, listen, self._pids, devices
+            state,
+            self._news,
+            statuses,
+            storage,
+            self._trainers,
+            folder,
+            listen,
+            self._pids,
+            devices,
         )
 
     @property
@@ -83,6 +93,10 @@ class Runners:
     async def keep_warm(self) -> None:
         """Keep a trainer ready for the next rank."""
         await self._trainers.keep_spare()
+
+    async def tell(self) -> None:
+        """Have people know what the ranks print and how far they are, until cancelled."""
+        await self._news.tell()
 
     async def run(self, task: task_pb2.Task) -> None:
         """Run a task to its end; cancel to end it sooner."""

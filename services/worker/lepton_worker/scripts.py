@@ -18,13 +18,13 @@ from typing import Any
 from lepton_ai.errors import InvalidArgumentError, UnavailableError
 from lepton_ai.packing import files_below
 from lepton_ai.proto.v1 import job_pb2, task_pb2
-from lepton_runtime.bus import Bus, job_logs
 from lepton_runtime.cancellation import end
 from lepton_runtime.state import State
 from lepton_worker.addresses import address_of
 from lepton_worker.child import Child, start_child
 from lepton_worker.devices import Devices
 from lepton_worker.memory import out_of_memory, until_over
+from lepton_worker.news import News
 from lepton_worker.process_tree import descendants
 from lepton_worker.program import Folders, command_of, environment_of
 from lepton_worker.ranks import Statuses
@@ -64,7 +64,7 @@ class ScriptRunner:
 
     Args:
         state: Where the address of rank 0's store is.
-        bus: Takes what they print.
+        news: Told what they print.
         statuses: Hears how far they are.
         storage: Has the code, and takes results.
         trainers: Processes that can keep a rendezvous store.
@@ -76,7 +76,7 @@ class ScriptRunner:
     def __init__(  # noqa: PLR0917 - made in one place
         self,
         state: State,
-        bus: Bus,
+        news: News,
         statuses: Statuses,
         storage: WorkerStorage,
         trainers: Trainers,
@@ -87,7 +87,7 @@ class ScriptRunner:
     ) -> None:
         self._devices = devices
         self._state = state
-        self._bus = bus
+        self._news = news
         self._statuses = statuses
         self._storage = storage
         self._trainers = trainers
@@ -202,17 +202,9 @@ class ScriptRunner:
         return task_pb2.TaskStatus(state=task_pb2.TASK_STATE_SUCCEEDED, result=result)
 
     async def _forward(self, run: _Run) -> None:
-        script = run.task.script
         async for text in run.warden.printed():
             run.lines.append(text)
-            line = job_pb2.LogLine(
-                job_id=script.job_id,
-                rank=script.rank,
-                node_id=run.task.node_id,
-                text=text[:_MAX_LINE],
-            )
-            line.at.GetCurrentTime()
-            await self._bus.publish(job_logs(line.job_id), line.SerializeToString())
+            await self._news.printed(run.task.node_id, run.task.script, text)
 
 
 def ending(rank: int, code: int, lines: list[str]) -> task_pb2.TaskStatus | None:
