@@ -31,6 +31,7 @@ from lepton_ai.proto.v1 import (
     serving_pb2,
 )
 from lepton_runtime import keys
+from lepton_runtime.http import JSON_TYPE, Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_runtime.state import Remove, Write
 
@@ -69,8 +70,11 @@ def test_versions_share_requests_as_told_and_are_reported(cluster: Cluster, mode
             assert called(version) == version
         missing = cluster.request("POST", "/v2/models/split/versions/3/infer", rest_input([1.0]))
         assert missing.status == 404
-        eventually(lambda: sum(v.requests for both in reported().values() for v in both) >= 85)
-        eventually(lambda: sum(v.errors for both in reported().values() for v in both) == 1)
+        with pytest.raises(grpc.RpcError) as uncalled:
+            called("3")
+        assert uncalled.value.code() is grpc.StatusCode.NOT_FOUND
+        eventually(lambda: sum(v.requests for both in reported().values() for v in both) >= 86)
+        eventually(lambda: sum(v.errors for both in reported().values() for v in both) == 2)
         assert {v.healthy for both in reported().values() for v in both} == {1}
         cluster.split("split", replica.address, 8, v2=100)
         eventually(
@@ -81,6 +85,42 @@ def test_versions_share_requests_as_told_and_are_reported(cluster: Cluster, mode
         )
         assert {asked() for _ in range(20)} == {"2"}
         cluster.commit(Remove(keys.deployment("split")))
+
+
+def test_calls_are_mirrored_and_their_answers_compared(cluster: Cluster, model: Path) -> None:
+    deployment = deployment_pb2.Deployment(traffic_revision=1)
+    deployment.spec.name = "shaded"
+    deployment.traffic.add(version=1, percent=100)
+    deployment.shadow.MergeFrom(
+        deployment_pb2.Shadow(version=2, beside=1, percent=100, tolerance=0.01)
+    )
+
+    def tallied() -> tuple[int, int]:
+        loads = [
+            load
+            for report in cluster.reports
+            for one in report.deployments
+            if one.name == "shaded"
+            for load in one.versions
+        ]
+        return sum(one.compared_rows for one in loads), sum(one.agreed_rows for one in loads)
+
+    with ExitStack() as stack:
+        replica = Replica(stack, model, "shaded")
+        replica.load("shaded", "2", model)
+        cluster.commit(
+            *replica_records("shaded", "shaded-v1-0", replica.address),
+            *replica_records("shaded", "shaded-v2-0", replica.address, 2),
+            Write(keys.deployment("shaded"), deployment.SerializeToString()),
+        )
+        eventually(lambda: cluster.healthy("shaded") == 2)
+        for number in range(3):
+            asked = grpc_input("shaded", [float(number)])
+            assert cluster.call(INFER, asked, pb.ModelInferResponse).model_version == "1"
+        eventually(lambda: tallied() == (3, 3))
+        assert cluster.infer("shaded", [1.0]).status == 200
+        eventually(lambda: tallied() == (4, 4))
+        cluster.commit(Remove(keys.deployment("shaded")))
 
 
 def test_requests_wait_for_a_sleeping_model(cluster: Cluster, model: Path) -> None:
@@ -182,6 +222,31 @@ def test_no_request_fails_when_a_replica_is_killed(cluster: Cluster, model: Path
             for sender in senders:
                 sender.result(TIMEOUT_S)
     assert set(statuses) == {200}
+
+
+def test_what_one_replica_refuses_another_answers(cluster: Cluster, model: Path) -> None:
+    refused = list[str]()
+
+    def refuse(exchange: Exchange) -> None:
+        if exchange.path.endswith("/ready"):
+            exchange.reply(200, JSON_TYPE, b"{}")
+            return
+        refused.append(exchange.path)
+        assert b"authorization" not in exchange.headers
+        status = b"lepton-grpc-status: 14\r\nlepton-grpc-message: full\r\n"
+        exchange.reply(503, JSON_TYPE + status, b'{"error": "full"}')
+
+    with ExitStack() as stack:
+        full = stack.enter_context(cluster.serving(refuse))
+        cluster.deploy("half", Replica(stack, model, "half").address, full)
+        eventually(lambda: cluster.healthy("half") == 2)
+        # More than a connection's buffer: each is kept whole until it is answered.
+        values = [1.0] * 400_000
+        for path in ("/v2/models/half/infer", INFER):
+            while refused.count(path) < 3:
+                assert cluster.infer("half", values).status == 200
+                cluster.call(INFER, grpc_input("half", values), pb.ModelInferResponse)
+        cluster.remove("half", 0, 1)
 
 
 def test_a_slow_replica_is_hedged(cluster: Cluster, model: Path) -> None:

@@ -11,8 +11,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -41,6 +41,8 @@ from lepton_gateway.queued.service import QueueingLimits, opened_queue
 from lepton_runtime import keys
 from lepton_runtime.auth import TokenVerifier
 from lepton_runtime.clock import SystemClock
+from lepton_runtime.http import Handler, HttpLimits, HttpServer
+from lepton_runtime.http2.connection import speak
 from lepton_runtime.memory import MemoryBus, MemoryState
 from lepton_runtime.memory_queues import MemoryQueues
 from lepton_runtime.oip import grpc_service_pb2 as pb
@@ -274,14 +276,32 @@ class Cluster:
         ids = [f"{name}-v1-{number}" for number in numbers]
         self.commit(*(Remove(keys.task("w", id_, 1)) for id_ in ids))
 
+    @contextmanager
+    def serving(self, handler: Handler) -> Iterator[str]:
+        """The address of a replica that is made of a function."""
+
+        async def started() -> tuple[HttpServer, str]:
+            server = HttpServer(handler, HttpLimits(), speak({}))
+            host, port = await server.listen("127.0.0.1", 0, None)
+            return server, f"{host}:{port}"
+
+        server, address = self._await(started())
+        yield address
+        self._await(server.drain(0))
+
+    def healthy(self, name: str) -> int:
+        """Replicas of all versions of a deployment that the newest report calls healthy."""
+        loads = [one for one in self.reports[-1].deployments if one.name == name]
+        return sum(version.healthy for load in loads for version in load.versions)
+
     def revoke(self, key_id: str) -> None:
         self.commit(Write(keys.revoked_key(key_id), str(int(time.time()) + 600).encode()))
 
     def commit(self, *operations: Write | Remove) -> None:
         self._await(self._state.commit([], operations))
 
-    def _await(self, work: Coroutine[Any, Any, Any]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT_S)
+    def _await(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT_S)
 
     def request(
         self, method: str, path: str, document: Any = None, *, token: str | None = "", **more: str

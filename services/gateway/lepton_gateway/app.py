@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 import structlog
@@ -18,27 +18,23 @@ from lepton_ai.errors import (
     UnimplementedError,
     status_of,
 )
-from lepton_gateway.envoy.lua import MODEL_HEADER
 from lepton_gateway.protocol import (
-    SERVING,
-    answer_call,
     model_names,
     repository_index,
     server_metadata,
     why_not,
 )
-from lepton_gateway.requests import Receive, Scope, Send, read_request
+from lepton_gateway.requests import Receive, Request, Scope, Send, read_request
+from lepton_gateway.resending import Response
 from lepton_gateway.table import RouteTable
 from lepton_gateway.waking import WOKEN_HEADER, Waking
 
-__all__ = ["App"]
+__all__ = ["App", "Resend"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
 _JSON = b"application/json"
-_MESSAGE = b"application/x-protobuf"
-_BRIDGED = (["inference.GRPCInferenceService"], ["grpc.health.v1.Health"])
-# Printable ASCII but for the percent sign: gRPC's percent-encoding of status messages.
-_PLAIN_CHARACTERS = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+Resend = Callable[[Request, float], Awaitable[Response | None]]
+"""Sends a request on, within so many seconds; None where no replica could be reached."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,7 @@ class App:
     Args:
         table: Answers the table of the moment.
         waking: Holds requests for models that sleep.
+        resend: Sends them on once they are awake.
         openapi: The description of the REST interface.
         version: Of this software.
     """
@@ -63,11 +60,13 @@ class App:
         self,
         table: Callable[[], RouteTable],
         waking: Waking,
+        resend: Resend,
         openapi: Mapping[str, Any],
         version: str,
     ) -> None:
         self._table = table
         self._waking = waking
+        self._resend = resend
         self._openapi = orjson.dumps(openapi)
         self._docs = (files("lepton_gateway") / "docs.html").read_bytes()
         self._version = version
@@ -91,12 +90,13 @@ class App:
         try:
             if _header(scope, WOKEN_HEADER):
                 raise why_not(self._table(), name)
-            found = await self._waking.answer(name, await read_request(scope, receive))
+            request = await read_request(scope, receive)
+            found = await self._waking.answer(name, partial(self._resend, request))
         except LeptonError as error:
-            return _error(error, path)
+            return _error(error)
         except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
             _log.exception("request_failed")
-            return _error(InternalError("the request failed"), path)
+            return _error(InternalError("the request failed"))
         headers = [(name.encode(), value.encode("latin-1")) for name, value in found.headers]
         types = [value for name, value in headers if name == b"content-type"]
         others = tuple(header for header in headers if header[0] != b"content-type")
@@ -107,10 +107,10 @@ class App:
         try:
             return self._route(scope, path)
         except LeptonError as error:
-            return _error(error, path)
+            return _error(error)
         except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
             _log.exception("request_failed")
-            return _error(InternalError("the request failed"), path)
+            return _error(InternalError("the request failed"))
 
     def _route(self, scope: Scope, path: list[str]) -> _Answer:
         table = self._table()
@@ -119,11 +119,6 @@ class App:
                 return _Answer(200, b"text/html; charset=utf-8", self._docs)
             case ["openapi.json"]:
                 return _Answer(200, _JSON, self._openapi)
-            case ["inference.GRPCInferenceService", method]:
-                model = _header(scope, MODEL_HEADER)
-                return _Answer(200, _MESSAGE, answer_call(method, model, table, self._version))
-            case ["grpc.health.v1.Health", "Check"]:
-                return _Answer(200, _MESSAGE, SERVING)
             case ["v2", *rest]:
                 return _json(self._protocol(table, rest, scope["path"]))
             case _:
@@ -156,8 +151,6 @@ def _model(scope: Scope) -> str:
     match [part for part in scope["path"].split("/") if part]:
         case ["v2", "models", name, *_]:
             return name
-        case ["inference.GRPCInferenceService", _]:
-            return _header(scope, MODEL_HEADER)
         case _:
             return ""
 
@@ -174,12 +167,5 @@ def _json(document: Any) -> _Answer:
     return _Answer(200, _JSON, orjson.dumps(document))
 
 
-def _error(error: LeptonError, path: list[str]) -> _Answer:
-    status = status_of(error)
-    if path[:1] not in _BRIDGED:
-        return _Answer(status.http, _JSON, orjson.dumps({"error": str(error)}))
-    headers = (
-        (b"lepton-grpc-status", str(status.grpc).encode()),
-        (b"lepton-grpc-message", quote(str(error), safe=_PLAIN_CHARACTERS).encode()),
-    )
-    return _Answer(status.http, _MESSAGE, b"", headers)
+def _error(error: LeptonError) -> _Answer:
+    return _Answer(status_of(error).http, _JSON, orjson.dumps({"error": str(error)}))

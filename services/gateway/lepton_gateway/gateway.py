@@ -9,12 +9,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from grpc_health.v1 import health_pb2
 
 from lepton_ai.http import HttpClient
 from lepton_ai.proto.v1 import gateway_pb2, scheduler_pb2, storage_pb2
 from lepton_gateway.app import App
+from lepton_gateway.calls.own import OwnCalls
+from lepton_gateway.calls.relay import Relay
+from lepton_gateway.calls.serving import Caller, CallServer
 from lepton_gateway.envoy.admin import Admin
 from lepton_gateway.envoy.bootstrap import Listening, bootstrap
 from lepton_gateway.envoy.clusters import Tls
@@ -27,6 +31,7 @@ from lepton_gateway.openapi import openapi_document
 from lepton_gateway.pages import PageServer
 from lepton_gateway.queued.service import Queueing
 from lepton_gateway.reporting import Reporter
+from lepton_gateway.resending import Resender
 from lepton_gateway.routing import Routing
 from lepton_gateway.shadowing.app import Shadowing
 from lepton_gateway.shadowing.asking import Asking
@@ -35,7 +40,7 @@ from lepton_runtime import keys
 from lepton_runtime.bus import Bus
 from lepton_runtime.cancellation import end
 from lepton_runtime.clock import Clock
-from lepton_runtime.relay import Relay
+from lepton_runtime.oip import grpc_service_pb2
 from lepton_runtime.state import State
 
 __all__ = ["Engines", "Place", "running_gateway"]
@@ -46,8 +51,9 @@ _GRACE_S = 1.0
 # Of requests that are asked to compare answers; a version that takes longer does not answer them.
 _PATIENCE_S = 10.0
 _COMPARED_AT_ONCE = 32
-# What reflection tells of beside inference.
+# What reflection tells of.
 _DESCRIBED = (
+    grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
     gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name,
     scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"].full_name,
     storage_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name,
@@ -75,6 +81,14 @@ class Engines:
     incarnation: str
 
 
+class _Ports(NamedTuple):
+    """Of this gateway's own servers, on loopback."""
+
+    app: int
+    calls: int
+    relay: int
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a gateway listens and what it uses.
@@ -99,16 +113,15 @@ class Place:
     concurrency: int = 2
     drain_timeout_s: float = 10.0
 
-    def listening(
-        self, sockets: Path, folder: Path, app_port: int, relay_port: int, limits: Limits
-    ) -> Listening:
+    def listening(self, sockets: Path, folder: Path, ports: _Ports, limits: Limits) -> Listening:
         """What Envoy is started for."""
         return Listening(
             host=self.host,
             port=self.port,
-            app_port=app_port,
+            app_port=ports.app,
+            calls_port=ports.calls,
             grpc_port=self.grpc_port,
-            relay_port=relay_port,
+            relay_port=ports.relay,
             relay_path=str(sockets / _RELAY_SOCKET),
             admin_path=str(sockets / _ADMIN_SOCKET),
             folder=str(folder),
@@ -145,16 +158,20 @@ async def running_gateway(
         sockets = Path(short)
         asked = f"unix:{sockets / _RELAY_SOCKET}"
         http = HttpClient(asked, "", max_connections=_COMPARED_AT_ONCE)
-        shadowing = Shadowing(lambda: routing.table, _asking(http, limits).ask, clock)
+        caller = Caller(asked, limits.max_request_bytes)
+        shadowing = Shadowing(lambda: routing.table, _asking(http, caller, limits).ask, clock)
         shadows = PageServer(shadowing)
         routing = Routing(
             mirror, clock, documents, shadow_port=shadows.port, limits=limits, tls=place.tls
         )
-        waking = _waking(routing, sockets / _RELAY_SOCKET, clock, limits)
-        app = App(lambda: routing.table, waking, openapi_document(version), version)
+        waking = _waking(routing, clock, limits)
+        resend = Resender(sockets / _RELAY_SOCKET).send
+        app = App(lambda: routing.table, waking, resend, openapi_document(version), version)
         pages = PageServer(queueing.api(app, lambda: routing.table, clock))
-        relay = Relay(asked, limits.max_request_bytes, limits.inference_timeout_s, _DESCRIBED)
-        listening = place.listening(sockets, folder, pages.port, await relay.start(), limits)
+        own = OwnCalls(lambda: routing.table, waking, caller, version)
+        calls = _Calls(own, caller, limits)
+        ports = _Ports(pages.port, *await calls.start())
+        listening = place.listening(sockets, folder, ports, limits)
         config = documents.replace("bootstrap.json", json.dumps(bootstrap(listening)).encode())
         admin = Admin(sockets / _ADMIN_SOCKET)
         envoy = Envoy(config, admin, clock, place.concurrency)
@@ -179,19 +196,44 @@ async def running_gateway(
             finally:
                 pages.should_exit = shadows.should_exit = True
                 http.close()
-                await relay.stop(_GRACE_S)
+                await calls.stop()
                 for task in (following, updating, carrying):
                     task.cancel()
 
 
-def _asking(http: HttpClient, limits: Limits) -> Asking:
-    return Asking(http, min(_PATIENCE_S, limits.inference_timeout_s))
+class _Calls:
+    """What takes calls from Envoy.
+
+    Args:
+        own: Answers those that no replica answers.
+        caller: Makes calls to Envoy for all of them.
+        limits: What is refused.
+    """
+
+    def __init__(self, own: OwnCalls, caller: Caller, limits: Limits) -> None:
+        self._caller = caller
+        self._own = CallServer(own, limits.max_request_bytes)
+        relay = Relay(caller, limits.inference_timeout_s)
+        self._relay = CallServer(relay, limits.max_request_bytes, _DESCRIBED)
+
+    async def start(self) -> tuple[int, int]:
+        """Listen, and return the ports for what is answered here and for what is relayed."""
+        return await self._own.start(), await self._relay.start()
+
+    async def stop(self) -> None:
+        """Let calls under way finish for a moment."""
+        await self._relay.stop(_GRACE_S)
+        await self._own.stop(_GRACE_S)
+        await self._caller.close()
 
 
-def _waking(routing: Routing, envoy: Path, clock: Clock, limits: Limits) -> Waking:
+def _asking(http: HttpClient, caller: Caller, limits: Limits) -> Asking:
+    return Asking(http, caller, min(_PATIENCE_S, limits.inference_timeout_s))
+
+
+def _waking(routing: Routing, clock: Clock, limits: Limits) -> Waking:
     return Waking(
         table=lambda: routing.table,
-        envoy=envoy,
         clock=clock,
         patience_s=limits.inference_timeout_s,
         capacity=limits.max_requests,

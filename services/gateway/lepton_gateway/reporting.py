@@ -25,7 +25,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
 _INTERVAL_S = 0.5
 # While new routes are on their way into Envoy, or somebody waits for a model to wake.
 _HURRY_S = 0.03
-_COUNTED = r"upstream_rq_(completed|[45]xx|time|active|pending_active)|membership_healthy"
+# A call of gRPC that fails has status 200 of HTTP.
+_COUNTED = (
+    r"upstream_rq_(completed|[45]xx|time|active|pending_active)|grpc\.failure|membership_healthy"
+)
 _NAMES = (
     rf"^cluster\.{VERSION_CLUSTERS}.*\.({_COUNTED})$"
     rf"|^cluster\.{SHADOW_CLUSTERS}.*\.upstream_rq_pending_overflow$"
@@ -92,7 +95,7 @@ def _add(totals: Totals, name: str, value: float) -> None:
             totals.outstanding += int(value)
         case "upstream_rq_completed":
             totals.requests = int(value)
-        case "upstream_rq_xx":  # of the classes 4 and 5: the others are not asked for
+        case "upstream_rq_xx" | "grpc_failure":  # of the classes, 4 and 5 alone are asked for
             totals.errors += int(value)
         case "upstream_rq_time_sum":
             totals.seconds = value / 1e3

@@ -92,7 +92,9 @@ def _fits(wanted: dict[str, Any], value: str | None) -> bool:
         return value is not None
     if span := wanted.get("range_match"):
         return value is not None and span["start"] <= int(value) < span["end"]
-    return (value == wanted["string_match"]["exact"]) is not wanted.get("invert_match", False)
+    text = wanted["string_match"]
+    fits = value == text["exact"] if "exact" in text else (value or "").startswith(text["prefix"])
+    return fits is not wanted.get("invert_match", False)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,8 @@ def _fits(wanted: dict[str, Any], value: str | None) -> bool:
         ("/v2/models", "app"),
         ("/v1/jobs", "app"),
         ("/docs", "app"),
-        ("/inference.GRPCInferenceService/ServerLive", "app"),
+        ("/inference.GRPCInferenceService/ServerLive", "calls"),
+        ("/grpc.health.v1.Health/Check", "calls"),
         ("/lepton_ai.proto.v1.SchedulerService/GetJob", "schedulers"),
         ("/lepton_ai.proto.v1.StorageService/StatObject", "storage"),
         ("/data/chunks/ab", "data"),
@@ -141,15 +144,16 @@ def test_keys_of_clients_go_no_further_than_they_are_needed() -> None:
 
 def test_grpc_is_routed_by_the_name_in_its_message() -> None:
     call = "/inference.GRPCInferenceService/ModelInfer"
-    assert target(call, **{"lepton-model": "mnist"}) == BOTH
-    version = {"lepton-wanted-version": "2"}
-    assert target(call, **{"lepton-model": "mnist"}, **version) == "deployment/mnist/2:1"
-    assert target(call, **{"lepton-model": "other"}) == "app"
+    assert target(call, **{"lepton-model": "mnist/"}) == BOTH
+    assert target(call, **{"lepton-model": "mnist/2"}) == "deployment/mnist/2:1"
+    assert target(call, **{"lepton-model": "mnist/3"}) == BOTH
+    assert target(call, **{"lepton-model": "mnist-2/"}) == "calls"
+    assert target(call, **{"lepton-model": "asleep/"}) == "calls"
 
 
 def test_streams_compressed_messages_and_reflection_are_relayed() -> None:
     call = "/inference.GRPCInferenceService/ModelInfer"
-    model = {"lepton-model": "mnist"}
+    model = {"lepton-model": "mnist/"}
     assert target(call, **model, **{"grpc-encoding": "gzip"}) == "relay"
     assert target(call, **model, **{"grpc-encoding": "identity"}) == BOTH
     assert target("/inference.GRPCInferenceService/ModelStreamInfer") == "relay"
@@ -262,6 +266,7 @@ def _bootstrap(tls: Tls | None) -> dict[str, Any]:
             host="127.0.0.1",
             port=1,
             app_port=2,
+            calls_port=5,
             grpc_port=3,
             relay_port=4,
             relay_path="/relay",

@@ -18,12 +18,13 @@ def test_what_envoy_counts_is_read_by_deployment_and_version() -> None:
             counted("upstream_rq_completed", 100),
             counted("upstream_rq_xx", 5, envoy_response_code_class="4"),
             counted("upstream_rq_xx", 6, envoy_response_code_class="5"),
+            counted("grpc_failure", 7),
             counted("upstream_rq_time_sum", 1500),
             counted("upstream_rq_pending_overflow", 9, envoy_cluster_name="shadow/m/2"),
         ]
     )
     assert routes == "abc"
-    assert totals == {("m", 2): Totals(2, 7, 100, 11, 1.5, dropped=9)}
+    assert totals == {("m", 2): Totals(2, 7, 100, 18, 1.5, dropped=9)}
 
 
 def test_a_report_tells_what_was_added_also_when_envoy_began_anew() -> None:

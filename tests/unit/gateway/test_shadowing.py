@@ -79,7 +79,7 @@ def test_a_row_agrees_if_all_its_outputs_do() -> None:
     ],
 )
 def test_only_inference_is_compared(target: str, model: str) -> None:
-    assert asked_model(Request("POST", target, [("lepton-model", "g")], b"")) == model
+    assert asked_model(Request("POST", target, [("lepton-model", "g/")], b"")) == model
 
 
 def rest(values: list[list[float]]) -> HttpAnswer:
@@ -91,7 +91,7 @@ def rest(values: list[list[float]]) -> HttpAnswer:
 def test_answers_are_read_whatever_the_client_speaks() -> None:
     message = pb.ModelInferResponse(raw_output_contents=[np.float32(3).tobytes()])
     message.outputs.add(name="y", datatype="FP32", shape=[1, 1])
-    kind = {"content-type": "application/x-protobuf"}
+    kind = {"content-type": "application/grpc"}
     grpc = HttpAnswer(200, kind, bytearray(message.SerializeToString()))
     for answer in (grpc, rest([[3.0]])):
         [output] = read_outputs(answer)
@@ -99,7 +99,7 @@ def test_answers_are_read_whatever_the_client_speaks() -> None:
 
 
 class Recorded:
-    """Stands in for the client of Envoy."""
+    """Stands in for the clients of Envoy."""
 
     def __init__(self) -> None:
         self.path = ""
@@ -109,17 +109,25 @@ class Recorded:
         self.path, self.headers = path, more["headers"]
         return rest([[1.0]])
 
+    async def call(self, method: str, message: bytes, metadata: Any, _: float) -> bytes:
+        self.path, self.headers = method, dict(metadata)
+        self.message = pb.ModelInferRequest.FromString(message)
+        return b""
+
 
 def test_a_version_is_asked_as_the_client_asked_without_its_deadline() -> None:
     http: Any = Recorded()
-    headers = [("authorization", "Bearer k"), ("timeout", "1"), ("lepton-model", "m")]
-    asking = Asking(http, 1.0)
+    headers = [("authorization", "Bearer k"), ("timeout", "1"), ("lepton-model", "m/")]
+    asking = Asking(http, http, 1.0)
     asyncio.run(asking.ask(Request("POST", "/v2/models/m/infer", headers, b""), 2))
     assert http.path == "/v2/models/m/versions/2/infer"
-    assert http.headers == {"authorization": "Bearer k", "lepton-model": "m"}
-    asyncio.run(asking.ask(Request("POST", GRPC, headers, b""), 2))
+    assert http.headers == {"authorization": "Bearer k"}
+    message = pb.ModelInferRequest(model_name="m", id="7").SerializeToString()
+    framed = b"\0" + len(message).to_bytes(4, "big") + message
+    asyncio.run(asking.ask(Request("POST", GRPC, headers, framed), 2))
     assert http.path == GRPC
-    assert http.headers["lepton-wanted-version"] == "2"
+    assert http.headers == {"authorization": "Bearer k"}
+    assert http.message == pb.ModelInferRequest(model_name="m", model_version="2", id="7")
 
 
 class Clock(SystemClock):

@@ -25,7 +25,6 @@ from lepton_runtime.http2.streams import Streaming
 
 LIMITS = HttpLimits(head_bytes=4096, body_bytes=100_000, buffered_bytes=150_000)
 CALL = "/s/Call"
-MESSAGE_TYPE = b"content-type: application/x-protobuf\r\n"
 
 
 class Pipe(asyncio.Transport):
@@ -171,9 +170,9 @@ def messages(body: bytes) -> list[bytes]:
 def echo(exchange: Exchange) -> None:
     if exchange.body == b"bad":
         status = b"lepton-grpc-status: 9\r\nlepton-grpc-message: no %C3%A9\r\n"
-        exchange.reply(409, MESSAGE_TYPE + status, b"")
+        exchange.reply(409, status, b"")
     else:
-        exchange.reply(200, MESSAGE_TYPE, exchange.body)
+        exchange.reply(200, b"", exchange.body)
 
 
 @pytest.fixture

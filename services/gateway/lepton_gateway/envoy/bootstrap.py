@@ -27,6 +27,7 @@ class Listening:
         host: Address to listen on.
         port: Port to listen on.
         app_port: The gateway's own HTTP server, on loopback.
+        calls_port: The server of calls that no replica answers, on loopback.
         grpc_port: The gateway's own gRPC server, on loopback.
         relay_port: The server of streams and compressed messages, on loopback.
         relay_path: Unix socket on which that server asks Envoy, in plain text.
@@ -41,6 +42,7 @@ class Listening:
     host: str
     port: int
     app_port: int
+    calls_port: int
     grpc_port: int
     relay_port: int
     relay_path: str
@@ -63,7 +65,10 @@ def bootstrap(listening: Listening) -> dict[str, Any]:
         "static_resources": {
             "listeners": [_listener(listening), _relay_listener(listening)],
             "clusters": local_clusters(
-                listening.app_port, listening.grpc_port, listening.relay_port
+                listening.app_port,
+                listening.calls_port,
+                listening.grpc_port,
+                listening.relay_port,
             ),
         },
         # Until then the sums of histograms lag behind the counters.

@@ -8,6 +8,7 @@ from typing import Any
 from lepton_gateway.envoy.limits import Limits
 from lepton_gateway.envoy.names import (
     APP_CLUSTER,
+    CALLS_CLUSTER,
     DATA_CLUSTER,
     GATEWAY_CLUSTER,
     RELAY_CLUSTER,
@@ -60,10 +61,13 @@ class Tls:
     authority: str
 
 
-def local_clusters(app_port: int, grpc_port: int, relay_port: int) -> list[dict[str, Any]]:
+def local_clusters(
+    app_port: int, calls_port: int, grpc_port: int, relay_port: int
+) -> list[dict[str, Any]]:
     """The gateway's own servers, on loopback."""
     return [
         _local_cluster(APP_CLUSTER, app_port),
+        _local_cluster(CALLS_CLUSTER, calls_port) | _speaks_http2(),
         _local_cluster(GATEWAY_CLUSTER, grpc_port) | _speaks_http2(),
         _local_cluster(RELAY_CLUSTER, relay_port) | _speaks_http2(),
     ]
@@ -119,10 +123,11 @@ def endpoints_file(cluster: str) -> str:
 
 
 def _replicas_cluster(name: str, version: int, limits: Limits) -> dict[str, Any]:
-    return _cluster(version_cluster(name, version), limits) | {
+    replicas = _cluster(version_cluster(name, version), limits) | {
         "health_checks": [_model_check(name, version)],
         "outlier_detection": _OUTLIER_DETECTION,
     }
+    return replicas | _speaks_as_asked()
 
 
 def _service_cluster(name: str, limits: Limits) -> dict[str, Any]:
@@ -195,7 +200,17 @@ def _shadow_cluster(name: str, shadow: Shadow, port: int) -> dict[str, Any]:
 
 
 def _speaks_http2() -> dict[str, Any]:
-    options = typed(_PROTOCOL_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
+    return _speaks(explicit_http_config={"http2_protocol_options": {}})
+
+
+def _speaks_as_asked() -> dict[str, Any]:
+    """HTTP/1.1 or HTTP/2, whichever the client spoke."""
+    each = {"http_protocol_options": {}, "http2_protocol_options": {}}
+    return _speaks(use_downstream_protocol_config=each)
+
+
+def _speaks(**config: Any) -> dict[str, Any]:
+    options = typed(_PROTOCOL_OPTIONS, **config)
     return {"typed_extension_protocol_options": {_PROTOCOL_OPTIONS: options}}
 
 

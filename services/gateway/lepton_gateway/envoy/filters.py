@@ -11,7 +11,7 @@ from lepton_gateway.envoy import lua
 from lepton_gateway.envoy.limits import Limits
 from lepton_gateway.envoy.names import JWT_METADATA, TYPE, typed
 
-__all__ = ["GRPC_INFERENCE", "INFERENCE", "TRANSCODED", "http_filters", "refuse_keys"]
+__all__ = ["CALLS", "INFERENCE", "TRANSCODED", "http_filters", "refuse_keys"]
 
 _HTTP = "envoy.extensions.filters.http"
 _JWT = f"{_HTTP}.jwt_authn.v3"
@@ -30,7 +30,7 @@ def _turned_on(*names: str) -> dict[str, Any]:
 
 # What a route adds to its `typed_per_filter_config`.
 INFERENCE = _turned_on("buffer")
-GRPC_INFERENCE = INFERENCE | _turned_on("model-name", "status", "bridge", "local-status")
+CALLS = _turned_on("model-name", "outcomes")
 TRANSCODED = _turned_on("json-errors", "transcoder")
 
 
@@ -49,10 +49,9 @@ def http_filters(jwks_path: str, descriptors: str, limits: Limits) -> list[dict[
             "buffer",
             typed(f"{_HTTP}.buffer.v3.Buffer", max_request_bytes=limits.max_request_bytes),
         ),
-        _off("status", _lua(lua.STATUS)),
         _off("model-name", _lua(lua.MODEL_NAME)),
-        _off("bridge", _bridge()),
-        _off("local-status", _lua(lua.LOCAL_STATUS)),
+        # Counts for each cluster how calls ended, which HTTP's status does not tell.
+        _off("outcomes", typed(f"{_HTTP}.grpc_stats.v3.FilterConfig", stats_for_all_methods=False)),
         _off("json-errors", _lua(lua.JSON_ERRORS)),
         _off("transcoder", _transcoder(descriptors)),
         _filter("router", typed(f"{_HTTP}.router.v3.Router")),
@@ -103,16 +102,6 @@ def _claim(name: str, value: dict[str, Any]) -> dict[str, Any]:
     path = [{"key": JWT_METADATA}, {"key": name}]
     matcher = {"filter": "envoy.filters.http.jwt_authn", "path": path, "value": value}
     return {"sourced_metadata": {"metadata_matcher": matcher, "metadata_source": "DYNAMIC"}}
-
-
-def _bridge() -> dict[str, Any]:
-    return typed(
-        f"{_HTTP}.grpc_http1_reverse_bridge.v3.FilterConfig",
-        content_type="application/x-protobuf",
-        withhold_grpc_frames=True,
-        # Lets answers pass without being collected first.
-        response_size_header="content-length",
-    )
 
 
 def _transcoder(descriptors: str) -> dict[str, Any]:

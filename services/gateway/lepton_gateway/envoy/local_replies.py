@@ -18,7 +18,7 @@ _REPLIES: dict[int, tuple[str, int | None]] = {
     503: ("nothing that could answer is reachable now: try again", 14),
     504: ("no answer came in time", 4),
 }
-_GRPC_STATUS = "lepton-grpc-status"
+_GRPC_STATUS = "grpc-status"
 
 
 def local_reply_config() -> dict[str, Any]:
@@ -54,8 +54,6 @@ def _has_status(status: int) -> dict[str, Any]:
 
 def _from_grpc_client() -> list[dict[str, Any]]:
     """A REST call is gRPC too once it is transcoded, but then its path is another."""
-    # The second is what the bridge makes of the first.
-    kinds = {"safe_regex": {"regex": r"application/(grpc.*|x-protobuf)"}}
-    grpc_content = {"name": "content-type", "string_match": kinds}
+    grpc_content = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
     transcoded = {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}
     return [{"header_filter": {"header": match}} for match in (grpc_content, transcoded)]

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 __all__ = [
     "APP_CLUSTER",
+    "CALLS_CLUSTER",
     "DATA_CLUSTER",
     "GATEWAY_CLUSTER",
     "JWT_METADATA",
@@ -26,6 +27,7 @@ __all__ = [
 TYPE: Final = "type.googleapis.com/"
 ROUTES: Final = "routes"
 APP_CLUSTER: Final = "app"
+CALLS_CLUSTER: Final = "calls"
 GATEWAY_CLUSTER: Final = "gateway"
 RELAY_CLUSTER: Final = "relay"
 SCHEDULER_CLUSTER: Final = "schedulers"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from lepton_gateway.envoy.filters import GRPC_INFERENCE, INFERENCE, TRANSCODED, refuse_keys
+from lepton_gateway.calls.relay import relayed_matches
+from lepton_gateway.envoy.filters import CALLS, INFERENCE, TRANSCODED, refuse_keys
 from lepton_gateway.envoy.limits import Limits
-from lepton_gateway.envoy.lua import MODEL_HEADER, WANTED_VERSION_HEADER
+from lepton_gateway.envoy.lua import MODEL_HEADER
 from lepton_gateway.envoy.names import (
     APP_CLUSTER,
+    CALLS_CLUSTER,
     DATA_CLUSTER,
     GATEWAY_CLUSTER,
     RELAY_CLUSTER,
@@ -23,9 +25,7 @@ from lepton_gateway.envoy.names import (
 )
 from lepton_gateway.queued.api import SUBMIT_PATH
 from lepton_gateway.table import RoutedDeployment, RouteTable
-from lepton_gateway.waking import WOKEN_HEADER
 from lepton_runtime.headers import VERSION_HEADER
-from lepton_runtime.relay import relayed_matches
 
 __all__ = ["route_configuration"]
 
@@ -48,9 +48,11 @@ _ANOTHER_HOST = [
     }
 ]
 # Inference changes nothing, so whatever breaks on the way may be tried again elsewhere; 429 and
-# 503 were answered before any work. Not 500: the model failed on this very input.
+# 503, or what gRPC calls them, were answered before any work. Not 500: the model failed on this
+# very input.
 _INFERENCE_RETRY = {
-    "retry_on": "connect-failure,reset,refused-stream,retriable-status-codes",
+    "retry_on": "connect-failure,reset,refused-stream,retriable-status-codes"
+    ",resource-exhausted,unavailable",
     "retriable_status_codes": [429, 503],
     "num_retries": 1,
     "retry_host_predicate": _ANOTHER_HOST,
@@ -69,7 +71,7 @@ _MANAGEMENT_RETRY = {
 def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
     """The `RouteConfiguration` of the one listener.
 
-    A deployment without replicas goes to the gateway's app, as everything else does: it holds
+    A deployment without replicas goes to the gateway itself, as everything else does: it holds
     requests for what sleeps, and says of the others how they stand.
     """
     routes = [
@@ -78,7 +80,8 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
         _submission_route(),
         _route({"prefix": _REQUESTS}, _streaming_action(APP_CLUSTER)),
         *(route for found in table.deployments for route in _deployment_routes(found, limits)),
-        *(_bridged_app_route(prefix) for prefix in (_OIP_GRPC, _HEALTH_GRPC)),
+        _call_route({"prefix": _OIP_GRPC}, {"cluster": CALLS_CLUSTER}, limits),
+        _route({"prefix": _HEALTH_GRPC}, {"cluster": CALLS_CLUSTER}),
         *(_service_route(service, cluster) for service, cluster in _SERVICES.items()),
         _data_route(limits),
         # The transcoder makes a gRPC call of what it knows, which is routed anew.
@@ -114,51 +117,47 @@ def _submission_route() -> dict[str, Any]:
 
 def _deployment_routes(deployment: RoutedDeployment, limits: Limits) -> Iterable[dict[str, Any]]:
     """Requests that name a version go there; the others by the deployment's shares."""
-    name = deployment.name
+    name, path = deployment.name, f"{_MODELS}{deployment.name}"
     for version in deployment.versions:
         action = _inference_action(deployment, [(version, 1)], limits)
-        yield _rest_route(f"/v2/models/{name}/versions/{version}", action)
-        yield from _grpc_routes({MODEL_HEADER: name, WANTED_VERSION_HEADER: str(version)}, action)
+        yield _rest_route(f"{path}/versions/{version}", action)
+        yield _named_call_route({"exact": f"{name}/{version}"}, action, limits)
     if deployment.weights:
         action = _inference_action(deployment, deployment.weights, limits) | _mirrored(deployment)
+        yield _rest_route(path, action)
+        yield _named_call_route({"prefix": f"{name}/"}, action, limits)
     elif deployment.sleeps:
-        action = {"cluster": APP_CLUSTER, "timeout": duration(limits.inference_timeout_s)}
-    else:
-        return
-    yield _rest_route(f"/v2/models/{name}", action)
-    yield from _grpc_routes({MODEL_HEADER: name}, action)
+        held = {"timeout": duration(limits.inference_timeout_s)}
+        yield _rest_route(path, {"cluster": APP_CLUSTER, **held})
+        yield _named_call_route({"prefix": f"{name}/"}, {"cluster": CALLS_CLUSTER, **held}, limits)
 
 
 def _rest_route(prefix: str, action: dict[str, Any]) -> dict[str, Any]:
     match = {"path_separated_prefix": prefix}
-    return _inference_route(match, action, INFERENCE)
+    return _route(match, action, typed_per_filter_config=INFERENCE, **_unsaid(action))
 
 
-def _grpc_routes(named: Mapping[str, str], action: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    # What was held while its model slept has lost gRPC's frame already.
-    yield _grpc_route({**named, WOKEN_HEADER: "1"}, action, INFERENCE)
-    yield _grpc_route(named, action, GRPC_INFERENCE)
-
-
-def _grpc_route(
-    named: Mapping[str, str], action: dict[str, Any], filters: dict[str, Any]
+def _named_call_route(
+    name: dict[str, str], action: dict[str, Any], limits: Limits
 ) -> dict[str, Any]:
-    wanted = [{"name": name, "string_match": {"exact": value}} for name, value in named.items()]
-    return _inference_route({"prefix": _OIP_GRPC, "headers": wanted}, action, filters)
+    named = {"name": MODEL_HEADER, "string_match": name}
+    match = {"prefix": _OIP_GRPC, "headers": [named]}
+    return _call_route(match, action, limits) | _unsaid(action)
 
 
-def _inference_route(
-    match: dict[str, Any], action: dict[str, Any], filters: dict[str, Any]
-) -> dict[str, Any]:
-    # Replicas need no keys of clients. What is mirrored or held is asked once more, with its key.
+def _call_route(match: dict[str, Any], action: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    return _route(
+        match | {"grpc": {}},
+        action,
+        typed_per_filter_config=CALLS,
+        request_body_buffer_limit=limits.max_request_bytes,
+    )
+
+
+def _unsaid(action: dict[str, Any]) -> dict[str, Any]:
+    """Replicas need no keys of clients; what is mirrored or held is asked again with its key."""
     once = "weighted_clusters" in action and "request_mirror_policies" not in action
-    unsaid = {"request_headers_to_remove": ["authorization"]} if once else {}
-    return _route(match, action, typed_per_filter_config=filters, **unsaid)
-
-
-def _bridged_app_route(prefix: str) -> dict[str, Any]:
-    action = {"cluster": APP_CLUSTER}
-    return _route({"prefix": prefix}, action, typed_per_filter_config=GRPC_INFERENCE)
+    return {"request_headers_to_remove": ["authorization", MODEL_HEADER]} if once else {}
 
 
 def _inference_action(

@@ -6,30 +6,34 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import grpc
+
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.http import HttpAnswer, HttpClient
 from lepton_ai.oip import Tensor, decode_raw
 from lepton_ai.oip.rest import JSON_LENGTH_HEADER, decode_answer
-from lepton_gateway.envoy.lua import MODEL_HEADER, WANTED_VERSION_HEADER
+from lepton_ai.rpc import error_of_call
+from lepton_gateway.calls.serving import Caller
+from lepton_gateway.envoy.lua import MODEL_HEADER
 from lepton_gateway.requests import Request
-from lepton_gateway.waking import WOKEN_HEADER
 from lepton_runtime.oip import grpc_service_pb2 as pb
 
 __all__ = ["Asking", "asked_model", "read_outputs"]
 
 _REST: Final = re.compile(r"/v2/models/([^/]+)/infer")
 _GRPC: Final = "/inference.GRPCInferenceService/ModelInfer"
-_MESSAGE: Final = "application/x-protobuf"
+_MESSAGE: Final = "application/grpc"
+# Of a message: whether it is compressed, which it is not here, and its length.
+_PREFIX_BYTES: Final = 5
 # Neither a deadline nor a wish for compression: how soon the client wanted it is no difference.
-_KEPT: Final = frozenset(
-    {"authorization", "content-type", "content-encoding", JSON_LENGTH_HEADER, MODEL_HEADER}
-)
+_KEY: Final = "authorization"
+_KEPT: Final = frozenset({_KEY, "content-type", "content-encoding", JSON_LENGTH_HEADER})
 
 
 def asked_model(request: Request) -> str:
     """The deployment that an inference request is for; empty for any other request."""
     if request.target == _GRPC:
-        return dict(request.headers).get(MODEL_HEADER, "")
+        return dict(request.headers).get(MODEL_HEADER, "").partition("/")[0]
     found = _REST.fullmatch(request.target)
     return found[1] if found else ""
 
@@ -40,10 +44,12 @@ class Asking:
 
     Args:
         http: To Envoy.
+        caller: To Envoy.
         timeout_s: For one answer.
     """
 
     http: HttpClient
+    caller: Caller
     timeout_s: float
 
     async def ask(self, request: Request, version: int) -> HttpAnswer:
@@ -52,16 +58,23 @@ class Asking:
         Raises:
             LeptonError: What was answered instead.
         """
+        if request.target == _GRPC:
+            return await self._call(request, version)
         headers = {name: value for name, value in request.headers if name in _KEPT}
-        path = request.target
-        if path == _GRPC:
-            # As what was held while its model slept, it has lost gRPC's frame already.
-            headers |= {WANTED_VERSION_HEADER: str(version), WOKEN_HEADER: "1"}
-        else:
-            path = f"{path.removesuffix('/infer')}/versions/{version}/infer"
+        path = f"{request.target.removesuffix('/infer')}/versions/{version}/infer"
         return await self.http.request(
             "POST", path, request.body, headers=headers, timeout_s=self.timeout_s
         )
+
+    async def _call(self, request: Request, version: int) -> HttpAnswer:
+        message = pb.ModelInferRequest.FromString(request.body[_PREFIX_BYTES:])
+        message.model_version = str(version)
+        key = tuple((name, value) for name, value in request.headers if name == _KEY)
+        try:
+            answer = await self.caller.call(_GRPC, message.SerializeToString(), key, self.timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from None
+        return HttpAnswer(200, {"content-type": _MESSAGE}, bytearray(answer))
 
 
 def read_outputs(answer: HttpAnswer) -> list[Tensor]:

@@ -1,11 +1,8 @@
 """The protocol's gRPC side, as exchanges of single messages.
 
-`lepton_runtime.http2` makes exchanges of a client's calls. In a cluster Envoy's
-`grpc_http1_reverse_bridge` filter (with `withhold_grpc_frames`) stands between: it sends each call
-as `POST /<service>/<method>` of HTTP/1.1 with the bare message as body, and makes a gRPC answer of
-what comes back. It knows a call's status from the HTTP status only, which is too coarse and carries
-no text; so an error also has the headers `lepton-grpc-status`, `lepton-grpc-message` and, where it
-says when to come back, `lepton-grpc-details`, which either makes the trailers of.
+`lepton_runtime.http2` makes exchanges of a client's calls: `POST /<service>/<method>` with the bare
+message as body. An error has the headers `lepton-grpc-status`, `lepton-grpc-message` and, where it
+says when to come back, `lepton-grpc-details`, which its trailers are made of.
 """
 
 from __future__ import annotations
@@ -41,8 +38,6 @@ from lepton_worker.inference.service import InferenceService
 _log = logging.getLogger(__name__)
 PREFIX: Final = "/inference.GRPCInferenceService/"
 HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
-# The bridge answers UNKNOWN to any other type.
-_MESSAGE_TYPE: Final = b"content-type: application/x-protobuf\r\n"
 # grpc.health.v1.HealthCheckResponse with status SERVING and NOT_SERVING.
 _SERVING: Final = b"\x08\x01"
 _NOT_SERVING: Final = b"\x08\x02"
@@ -51,7 +46,7 @@ _PLAIN_CHARACTERS: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 class GrpcApi:
-    """Answers bridged gRPC calls.
+    """Answers calls of gRPC.
 
     Args:
         service: Does the work.
@@ -97,7 +92,7 @@ class GrpcApi:
 
     def check_health(self, exchange: Exchange) -> None:
         """Answer `grpc.health.v1.Health/Check` for the whole server."""
-        exchange.reply(200, _MESSAGE_TYPE, _SERVING if self._service.ready else _NOT_SERVING)
+        exchange.reply(200, b"", _SERVING if self._service.ready else _NOT_SERVING)
 
     def _model_infer(self, exchange: Exchange) -> None:
         head, raw = read_request(exchange.body)
@@ -173,14 +168,14 @@ def _not_offered(exchange: Exchange) -> None:
 
 
 def _reply(exchange: Exchange, message: Message) -> None:
-    exchange.reply(200, _MESSAGE_TYPE, message.SerializeToString())
+    exchange.reply(200, b"", message.SerializeToString())
 
 
 def _reply_answer(exchange: Exchange, answer: Answer | LeptonError) -> None:
     if isinstance(answer, LeptonError):
         _reply_error(exchange, answer)
     else:
-        exchange.reply(200, _MESSAGE_TYPE, encode_answer(answer))
+        exchange.reply(200, b"", encode_answer(answer))
 
 
 def _reply_done(exchange: Exchange, message: Message, error: LeptonError | None) -> None:
@@ -201,8 +196,7 @@ def _retry_info(error: LeptonError, wait_s: float) -> bytes:
 
 def _reply_error(exchange: Exchange, error: LeptonError) -> None:
     status = status_of(error)
-    headers = b"%blepton-grpc-status: %d\r\nlepton-grpc-message: %b\r\n" % (
-        _MESSAGE_TYPE,
+    headers = b"lepton-grpc-status: %d\r\nlepton-grpc-message: %b\r\n" % (
         status.grpc,
         quote(str(error), safe=_PLAIN_CHARACTERS).encode(),
     )

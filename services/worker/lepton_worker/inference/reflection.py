@@ -10,7 +10,6 @@ from lepton_runtime.oip import grpc_service_pb2 as pb
 
 __all__ = ["handle"]
 
-_MESSAGE_TYPE: Final = b"content-type: application/x-protobuf\r\n"
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
@@ -21,7 +20,7 @@ def handle(exchange: Exchange) -> None:
 
     request = reflection_pb2.ServerReflectionRequest.FromString(exchange.body)
     [answer] = _servicer().ServerReflectionInfo(iter([request]), None)
-    exchange.reply(200, _MESSAGE_TYPE, answer.SerializeToString())
+    exchange.reply(200, b"", answer.SerializeToString())
 
 
 @lru_cache(1)

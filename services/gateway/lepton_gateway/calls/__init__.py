@@ -1,0 +1,1 @@
+"""Calls of gRPC inference that Envoy does not carry to a replica as they come."""
