@@ -291,8 +291,8 @@ class Cluster:
 
     def healthy(self, name: str) -> int:
         """Replicas of all versions of a deployment that the newest report calls healthy."""
-        loads = [one for one in self.reports[-1].deployments if one.name == name]
-        return sum(version.healthy for load in loads for version in load.versions)
+        loads = [one for report in self.reports[-1:] for one in report.deployments]
+        return sum(one.healthy for load in loads if load.name == name for one in load.versions)
 
     def revoke(self, key_id: str) -> None:
         self.commit(Write(keys.revoked_key(key_id), str(int(time.time()) + 600).encode()))

@@ -34,6 +34,8 @@ _HEALTH_GRPC = "/grpc.health.v1.Health/"
 _REQUESTS = "/v2/requests/"
 _MODELS = "/v2/models/"
 _LARGEST = 2**63 - 1
+# The last differs from client to client, and so would the heads of their requests.
+_UNSAID = ["authorization", MODEL_HEADER, "x-envoy-external-address"]
 _SERVICES = {
     "SchedulerService": SCHEDULER_CLUSTER,
     "StorageService": STORAGE_CLUSTER,
@@ -157,7 +159,7 @@ def _call_route(match: dict[str, Any], action: dict[str, Any], limits: Limits) -
 def _unsaid(action: dict[str, Any]) -> dict[str, Any]:
     """Replicas need no keys of clients; what is mirrored or held is asked again with its key."""
     once = "weighted_clusters" in action and "request_mirror_policies" not in action
-    return {"request_headers_to_remove": ["authorization", MODEL_HEADER]} if once else {}
+    return {"request_headers_to_remove": _UNSAID} if once else {}
 
 
 def _inference_action(
