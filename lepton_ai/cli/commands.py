@@ -127,7 +127,8 @@ def deploy(  # noqa: PLR0917 - options, which typer passes by name
 ) -> None:
     """Serve a published model, and wait until it answers.
 
-    A new version takes over by stages, and is rolled back where it does worse.
+    A new version takes over by stages, and is rolled back where it does worse. Other options of
+    the same version reach its replicas one by one, without a gap.
     """
     fewest, most = parse_range(replicas)
     with Cluster() as cluster:

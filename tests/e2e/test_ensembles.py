@@ -29,8 +29,11 @@ def test_models_in_a_row_answer_as_one_and_a_variant_in_place_of_its_model(clust
     endpoint = client.deploy("narrow", name="both", before=["widen"], options=options)
     expected = second.predict(first.predict(ROWS))
     np.testing.assert_allclose(endpoint.predict(ROWS), expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(ConflictError, match="undeploy it first"):
-        client.deploy("narrow", name="both")
+    alone = client.deploy("narrow", name="both")
+    np.testing.assert_allclose(alone.predict(first.predict(ROWS)), expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ConflictError, match="served as before"):
+        client.deploy("narrow", name="both", before=["narrow"])
+    np.testing.assert_allclose(alone.predict(first.predict(ROWS)), expected, rtol=1e-3, atol=1e-4)
     with pytest.raises(ConflictError, match="takes 'input' as FP32"):
         client.deploy("widen", name="misfit", before=["narrow"])
     with pytest.raises(NotFoundError, match="it has fp16"):

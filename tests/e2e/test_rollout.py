@@ -123,6 +123,21 @@ def test_a_new_version_takes_over_under_load(cluster, command, published):
     assert "v2:100%" in command("deployments")
 
 
+def test_other_options_reach_replicas_under_load(cluster, published):
+    cluster.client.deploy("rolling", name="tuned", version=1, replicas=2)
+    with asked(cluster, "tuned") as load:
+        options = {"max_batch_size": 3}
+        cluster.client.deploy("rolling", name="tuned", version=1, replicas=2, options=options)
+        load.more()
+    assert load.failed() == []
+    connection = http.client.HTTPConnection(cluster.profile.address, timeout=30)
+    for _ in range(8):
+        _, text = _get(connection, "/v2/models/tuned/config", None, cluster.profile.api_key)
+        assert json.loads(text)["max_batch_size"] == 3
+    connection.close()
+    cluster.client.undeploy("tuned")
+
+
 def test_a_canary_keeps_its_share_and_versions_can_be_named(cluster, command, published):
     cluster.client.deploy("rolling", name="split", version=1)
     with asked(cluster, "split") as load:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,16 @@ class Worker:
     async def _start(self, state: Any, key: str, task: task_pb2.Task) -> None:
         replica = task.replica
         path = self._models[replica.version]
-        await asyncio.to_thread(self._server.load, replica.deployment, str(replica.version), path)
+        options = {field.name: value for field, value in replica.options.ListFields()}
+        load = partial(self._server.load, replica.deployment, str(replica.version), path, **options)
+        await asyncio.to_thread(load)
         status = task_pb2.TaskStatus(
             task_id=task.id,
             node_id=self.name,
             attempt=task.attempt,
             state=task_pb2.TASK_STATE_RUNNING,
             address=self._server.address,
+            replica=replica,
         )
         write = Write(keys.task_status(self.name, task.id), status.SerializeToString())
         await state.commit([Exists(key)], [write])
@@ -305,11 +309,24 @@ def test_replicas_come_and_go_without_a_failed_request(serving: Serving) -> None
     assert load.failed() == []
 
 
+def test_a_version_is_served_in_another_way_without_a_failed_request(serving: Serving) -> None:
+    deployed(serving, "changed")
+    with Load(serving, "changed") as load:
+        load.more()
+        wanted = spec("changed", 1, 2)
+        wanted.options.max_batch_size = 7
+        serving.apply(wanted)
+        serving.until("changed", State.DEPLOYMENT_STATE_READY)
+        load.more()
+    assert load.failed() == []
+    configs = [serving.request("GET", "/v2/models/changed/config").json for _ in range(20)]
+    assert {config["max_batch_size"] for config in configs} == {7}
+
+
 def test_replicas_follow_the_load_to_sleep_and_back(serving: Serving) -> None:
     wanted = spec("dozy", 1)
     wanted.scale.max_replicas, wanted.scale.target_outstanding, wanted.scale.calm_s = 2, 1, 2.0
     serving.apply(wanted)
-    serving.until("dozy", State.DEPLOYMENT_STATE_READY)
     serving.until("dozy", State.DEPLOYMENT_STATE_ASLEEP)
     assert serving.infer("dozy", [1.0]).json["outputs"][0]["data"] == [2.0]
     with Load(serving, "dozy") as load:

@@ -143,8 +143,8 @@ class Replica:
         for name in names:
             self.load(name, "1", model)
 
-    def load(self, name: str, version: str, path: Path) -> None:
-        command = {"op": "load", "id": 1, "name": name, "version": version}
+    def load(self, name: str, version: str, path: Path, **options: int) -> None:
+        command = {"op": "load", "id": 1, "name": name, "version": version, "options": options}
         command["steps"] = [{"path": str(path)}]
         assert self.child.stdin is not None
         self.child.stdin.write(json.dumps(command).encode() + b"\n")

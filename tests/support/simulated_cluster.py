@@ -68,6 +68,12 @@ class Simulation:
         # Answers are compared by gateways.
         spec.rollout.min_agreement = self.random.choice((0.0, 0.9)) * bool(self.cluster.gateways)
 
+    def serve_otherwise(self) -> None:
+        """Ask for another way to serve the same version."""
+        deployment = self.cluster.deployments["digits"]
+        deployment.spec.options.max_batch_size = self.random.choice((4, 8))
+        deployment.generation += 1
+
     def start(self, name: str) -> None:
         self.incarnations[name] += 1
         self.cluster.workers[name] = node_pb2.Node(
@@ -115,6 +121,8 @@ class Simulation:
                 self.cluster.cordoned ^= {name}
         if self.random.random() < chaos / 10:
             self.roll()
+        if self.random.random() < chaos / 10:
+            self.serve_otherwise()
 
     def calm(self) -> None:
         """Nobody keeps a node from its work any more."""
@@ -156,10 +164,13 @@ class Simulation:
         for task in self.cluster.alive():
             status = self.cluster.status_of(task)
             state = self.next_state(task, status.state, chaos)
-            if state != status.state:
+            served = task.replica if state == task_pb2.TASK_STATE_RUNNING else status.replica
+            if state != status.state or (status.replica != served and self.random.random() < 0.5):
                 fresh = task_pb2.TaskStatus(
                     task_id=task.id, node_id=task.node_id, attempt=task.attempt, state=state
                 )
+                if task.HasField("replica"):
+                    fresh.replica.CopyFrom(served)
                 fresh.updated_at.FromNanoseconds(int(self.now * 1e9))
                 self.cluster.statuses[task.node_id, task.id] = fresh
 

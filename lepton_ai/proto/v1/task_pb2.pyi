@@ -172,7 +172,7 @@ class Task(_message.Message):
     def __init__(self, id: _Optional[str] = ..., node_id: _Optional[str] = ..., node_incarnation: _Optional[str] = ..., attempt: _Optional[int] = ..., fencing_token: _Optional[int] = ..., resources: _Optional[_Union[_node_pb2.Resources, _Mapping]] = ..., placed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., placed_revision: _Optional[int] = ..., failures: _Optional[int] = ..., losses: _Optional[int] = ..., trainer: _Optional[_Union[TrainerTask, _Mapping]] = ..., lighthouse: _Optional[_Union[LighthouseTask, _Mapping]] = ..., replica: _Optional[_Union[ReplicaTask, _Mapping]] = ..., script: _Optional[_Union[ScriptTask, _Mapping]] = ..., score: _Optional[_Union[ScoreTask, _Mapping]] = ...) -> None: ...
 
 class TaskStatus(_message.Message):
-    __slots__ = ("task_id", "node_id", "attempt", "state", "reason", "user_error", "address", "result", "updated_at")
+    __slots__ = ("task_id", "node_id", "attempt", "state", "reason", "user_error", "address", "result", "updated_at", "replica")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +182,7 @@ class TaskStatus(_message.Message):
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     node_id: str
     attempt: int
@@ -191,4 +192,5 @@ class TaskStatus(_message.Message):
     address: str
     result: _job_pb2.JobResult
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, task_id: _Optional[str] = ..., node_id: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., reason: _Optional[str] = ..., user_error: _Optional[bool] = ..., address: _Optional[str] = ..., result: _Optional[_Union[_job_pb2.JobResult, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    replica: ReplicaTask
+    def __init__(self, task_id: _Optional[str] = ..., node_id: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[TaskState, str]] = ..., reason: _Optional[str] = ..., user_error: _Optional[bool] = ..., address: _Optional[str] = ..., result: _Optional[_Union[_job_pb2.JobResult, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., replica: _Optional[_Union[ReplicaTask, _Mapping]] = ...) -> None: ...

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lepton_ai.proto.v1 import deployment_pb2, task_pb2
-from lepton_scheduler.actions import Action, PlaceTask, RemoveTask, UpdateDeployment
+from lepton_scheduler.actions import Action, PlaceTask, RemoveTask, UpdateDeployment, UpdateTask
 from lepton_scheduler.cluster import Cluster
 from lepton_scheduler.placement import Claim, Rooms
 from lepton_scheduler.rollout import Standing, roll
@@ -69,6 +69,7 @@ class _Deployment:
                 for action in self._ensure(version, index):
                     placed[version] += 1
                     yield action
+            yield from self._renew(version)
         self._stand(held, placed)
         if self.fresh != self.record:
             self.fresh.updated_at.FromNanoseconds(int(self.now * 1e9))
@@ -214,15 +215,54 @@ class _Deployment:
             resources=spec.resources,
         )
         task.placed_at.FromNanoseconds(int(self.now * 1e9))
-        task.replica.deployment = spec.name
-        task.replica.model = spec.model
-        task.replica.version = spec.version
-        task.replica.object_id = self.cluster.onnx_object(spec)
-        if spec.HasField("options"):
-            task.replica.options.CopyFrom(spec.options)
-        if spec.before or spec.after:
-            task.replica.steps.extend(self.cluster.steps(spec))
+        task.replica.CopyFrom(self._served(spec))
         return task
+
+    def _served(self, spec: deployment_pb2.DeploymentSpec) -> task_pb2.ReplicaTask:
+        """What a replica of a version serves, and how."""
+        served = task_pb2.ReplicaTask(
+            deployment=spec.name,
+            model=spec.model,
+            version=spec.version,
+            object_id=self.cluster.onnx_object(spec),
+        )
+        if spec.HasField("options"):
+            served.options.CopyFrom(spec.options)
+        if spec.before or spec.after:
+            served.steps.extend(self.cluster.steps(spec))
+        return served
+
+    def _renew(self, version: int) -> Iterator[Action]:
+        """Have replicas serve as the spec says by now, one after the other.
+
+        Each swaps without a gap, and keeps what it has where it cannot: then the others are left
+        as they are.
+        """
+        spec = self._spec(version)
+        if not self.cluster.steps(spec):
+            return
+        wanted = self._served(spec)
+        for task_id, task in sorted(self._answering(version).items()):
+            if task.replica != wanted:
+                fresh = task_pb2.Task()
+                fresh.CopyFrom(task)
+                fresh.replica.CopyFrom(wanted)
+                self.tasks[self.tasks.index(task)] = fresh
+                yield UpdateTask(fresh, f"{task_id} is to be served in another way")
+            if self.cluster.status_of(task).replica != wanted:
+                return
+
+    def _answering(self, version: int) -> dict[str, task_pb2.Task]:
+        """The task of each replica that answers."""
+        current = self._current(version)
+        return {task_id: task for task_id, task in current.items() if self._is_ready(task)}
+
+    def _unrenewed(self, version: int) -> tuple[int, str]:
+        """How many replicas do not serve yet as the spec says, and why one cannot."""
+        wanted = self._served(self._spec(version))
+        statuses = map(self.cluster.status_of, self._answering(version).values())
+        behind = [status for status in statuses if status.replica != wanted]
+        return len(behind), next((status.reason for status in behind if status.reason), "")
 
     def _stand(self, held: list[int], placed: Counter[int]) -> None:
         """Say how it stands."""
@@ -279,6 +319,12 @@ class _Deployment:
             return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
         if not wanted:
             return deployment_pb2.DEPLOYMENT_STATE_ASLEEP, "the next request wakes it"
+        behind, why = self._unrenewed(version)
+        if ready >= wanted and why:
+            return deployment_pb2.DEPLOYMENT_STATE_FAILED, f"served as before: {why}"
+        if ready >= wanted and behind:
+            reason = f"{ready - behind} of {ready} replicas serve in the new way"
+            return deployment_pb2.DEPLOYMENT_STATE_PROGRESSING, reason
         if ready >= wanted and self._all_known(version, wanted):
             return deployment_pb2.DEPLOYMENT_STATE_READY, f"{ready} replicas answer"
         if ready >= wanted:

@@ -113,17 +113,12 @@ def check_change(
 
     Raises:
         ConflictError: Its replicas are told apart by their version alone, and this is another
-            model, or the same version served in another way.
+            model.
     """
     if old.model != new.model:
         raise ConflictError(
             f"deployment {new.name!r} serves versions of model {old.model!r}",
             hint="choose another name, or undeploy it first",
-        )
-    if old.version == new.version and _serving(old) != _serving(new):
-        raise ConflictError(
-            f"deployment {new.name!r} serves version {new.version} already, in another way",
-            hint="deploy another version, or undeploy it first",
         )
     return new
 
@@ -153,10 +148,6 @@ def check_variant(variant: str, model: storage_pb2.Model) -> None:
             f"model {model.name!r} has no variant {variant!r} in version {model.version}",
             hint=f"it has {', '.join(kinds) or 'none: publish it with variants'}",
         )
-
-
-def _serving(spec: deployment_pb2.DeploymentSpec) -> tuple[Any, ...]:
-    return spec.variant, spec.options, list(spec.before), list(spec.after), dict(spec.inputs)
 
 
 def _check_options(options: deployment_pb2.ServingOptions) -> None:

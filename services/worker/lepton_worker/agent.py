@@ -155,6 +155,8 @@ class Agent:
             self._running[record.key] = asyncio.create_task(self._run(task), name=task.id)
         elif rank_of(task).publish and not rank_of(known).publish:
             self._runners.publish(task)
+        elif task.replica != known.replica:
+            self._runners.change(task)
         self._tasks[record.key] = task
 
     async def _run(self, task: task_pb2.Task) -> None:

@@ -56,7 +56,7 @@ class InferenceServer:
         return self.address
 
     async def load(self, name: str, version: str, steps: list[_Fields], options: _Fields) -> None:
-        """Serve a model.
+        """Serve a model, or serve it in another way: the old one answers until the new one can.
 
         Args:
             name: Its name for clients.
@@ -65,15 +65,18 @@ class InferenceServer:
             options: How it is served, as `ServingOptions` names it.
 
         Raises:
-            InvalidArgumentError: It cannot be served.
+            InvalidArgumentError: It cannot be served; what was served before goes on.
             UnavailableError: The server died meanwhile.
         """
         fields = {"name": name, "version": version, "steps": steps, "options": options}
+        before = self._loaded.get((name, version))
         self._loaded[name, version] = fields
         try:
             await self._ask({"op": "load", **fields})
         except InvalidArgumentError:
-            self._loaded.pop((name, version), None)
+            del self._loaded[name, version]
+            if before is not None:
+                self._loaded[name, version] = before
             raise
 
     async def unload(self, name: str, version: str) -> None:

@@ -14,7 +14,7 @@ from lepton_ai.errors import (
     LeptonError,
     NotFoundError,
 )
-from lepton_ai.proto.v1 import deployment_pb2, job_pb2, storage_pb2, task_pb2
+from lepton_ai.proto.v1 import job_pb2, storage_pb2, task_pb2
 from lepton_ai.versions import library_versions
 from lepton_runtime.bus import Bus
 from lepton_runtime.state import State
@@ -26,6 +26,7 @@ from lepton_worker.inference_server import InferenceServer
 from lepton_worker.news import News
 from lepton_worker.pace import Pace
 from lepton_worker.ranks import Ranks, Statuses
+from lepton_worker.replicas import Replicas
 from lepton_worker.resuming import JobCheckpoints
 from lepton_worker.scoring import ScoreRunner
 from lepton_worker.scripts import ScriptRunner
@@ -60,7 +61,6 @@ class Runners:
         self._state = state
         self._statuses = statuses
         self._storage = storage
-        self._inference = inference
         self._folder = folder
         self._listen = listen
         self._trainers = Trainers()
@@ -68,6 +68,7 @@ class Runners:
         self._news = News(bus)
         self._ranks = Ranks(self._news, statuses, self._trainers, devices, self._pids)
         self._checkpoints = JobCheckpoints(state, storage)
+        self._replicas = Replicas(statuses, storage, inference)
         self._scoring = ScoreRunner(state, storage, self._ranks, folder)
         self._scripts = ScriptRunner(
             state,
@@ -103,7 +104,7 @@ class Runners:
         runs = {
             "trainer": self._train,
             "lighthouse": self._keep_quorum,
-            "replica": self._serve,
+            "replica": self._replicas.run,
             "script": self._scripts.run,
             "score": self._scoring.run,
         }
@@ -117,6 +118,10 @@ class Runners:
         except Exception as error:  # noqa: BLE001 - one task's defect must not end the agent
             _log.error("task failed", task=task.id, exc_info=error)
             await self._ranks.failed(task, "something went wrong inside", user_error=False)
+
+    def change(self, task: task_pb2.Task) -> None:
+        """Have a replica that runs serve as its task says by now."""
+        self._replicas.change(task)
 
     def publish(self, task: task_pb2.Task) -> None:
         """Let a rank that has nothing left to do publish."""
@@ -136,22 +141,6 @@ class Runners:
         finally:
             self._pids.pop(task.id, None)
             await child.kill()
-
-    async def _serve(self, task: task_pb2.Task) -> None:
-        replica = task.replica
-        steps = replica.steps or [task_pb2.ReplicaStep(object_id=replica.object_id)]
-        files = [
-            {"path": await self._local(step.object_id), "inputs": dict(step.inputs)}
-            for step in steps
-        ]
-        name, version = replica.deployment, str(replica.version)
-        await self._inference.load(name, version, files, _options(replica.options))
-        try:
-            address = await self._inference.until_listening()
-            await self._say(task, task_pb2.TASK_STATE_RUNNING, address=address)
-            await asyncio.Event().wait()  # until cancelled
-        finally:
-            await self._inference.unload(name, version)
 
     async def _train(self, task: task_pb2.Task) -> None:
         work = await self._work(task)
@@ -297,14 +286,6 @@ class Runners:
 
     async def _say(self, task: task_pb2.Task, state: task_pb2.TaskState, address: str = "") -> None:
         await self._statuses.write(task, task_pb2.TaskStatus(state=state, address=address))
-
-
-def _options(options: deployment_pb2.ServingOptions) -> dict[str, Any]:
-    """What was given of the options, fit for JSON."""
-    return {
-        field.name: list(value) if field.is_repeated else value
-        for field, value in options.ListFields()
-    }
 
 
 async def _drain(child: Child) -> None:

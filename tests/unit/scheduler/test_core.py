@@ -49,6 +49,8 @@ def say(cluster: Cluster, task_id: str, state: task_pb2.TaskState, **more: objec
         **more,  # pyright: ignore
     )
     status.updated_at.FromSeconds(int(NOW))
+    if task.HasField("replica"):
+        status.replica.CopyFrom(task.replica)
     cluster.statuses[task.node_id, task_id] = status
 
 
@@ -317,7 +319,7 @@ def served(*workers: node_pb2.Node) -> Cluster:
     deployment.traffic.add(version=1, percent=100)
     task = task_pb2.Task(id="digits-v1-0", node_id=first.id, node_incarnation="1", attempt=1)
     task.replica.deployment = task.replica.model = "digits"
-    task.replica.version = 1
+    task.replica.version, task.replica.object_id = 1, "b3"
     task.resources.cpus = 1
     cluster.tasks[first.id, task.id] = task
     say(cluster, task.id, task_pb2.TASK_STATE_RUNNING)
@@ -334,6 +336,7 @@ def test_a_replica_leaves_a_drained_worker_once_another_answers() -> None:
     assert decide(NOW, cluster) == []
     status = task_pb2.TaskStatus(task_id=action.task.id, node_id="w2", attempt=1)
     status.state = task_pb2.TASK_STATE_RUNNING
+    status.replica.CopyFrom(action.task.replica)
     cluster.statuses["w2", action.task.id] = status
     # First it gets no further requests; then it goes.
     (action,) = decide(NOW, cluster)
@@ -343,6 +346,50 @@ def test_a_replica_leaves_a_drained_worker_once_another_answers() -> None:
     removal = only(decide(NOW, cluster), RemoveTask)
     assert isinstance(removal, RemoveTask)
     assert removal.task.node_id == "w1"
+
+
+def test_replicas_change_how_they_serve_one_after_the_other() -> None:
+    cluster = served(worker("w1"), worker("w2"))
+    cluster.deployments["digits"].spec.replicas = 2
+
+    def decided() -> list[task_pb2.Task]:
+        changed: list[task_pb2.Task] = []
+        for action in decide(NOW, cluster):
+            match action:
+                case UpdateDeployment(deployment=deployment):
+                    cluster.deployments["digits"] = deployment
+                case UpdateTask(task=task):
+                    cluster.tasks[task.node_id, task.id] = task
+                    changed.append(task)
+                case PlaceTask(task=task):
+                    cluster.tasks[task.node_id, task.id] = task
+                    say(cluster, task.id, task_pb2.TASK_STATE_RUNNING)
+                case _:
+                    raise AssertionError(action)
+        return changed
+
+    decided()
+    decided()
+    assert cluster.deployments["digits"].state == deployment_pb2.DEPLOYMENT_STATE_READY
+    cluster.deployments["digits"].spec.options.max_batch_size = 4
+    (first,) = decided()
+    assert first.replica.options.max_batch_size == 4
+    assert first.attempt == 1  # it is the same placement
+    assert decided() == []
+    assert cluster.deployments["digits"].reason == "0 of 2 replicas serve in the new way"
+    say(cluster, first.id, task_pb2.TASK_STATE_RUNNING)
+    (second,) = decided()
+    assert second.id != first.id
+    # It cannot: it says so, and serves as before.
+    before = cluster.statuses[second.node_id, second.id].replica
+    cluster.statuses[second.node_id, second.id].reason = "no room"
+    assert before != second.replica
+    assert decided() == []
+    assert cluster.deployments["digits"].state == deployment_pb2.DEPLOYMENT_STATE_FAILED
+    assert cluster.deployments["digits"].reason == "served as before: no room"
+    say(cluster, second.id, task_pb2.TASK_STATE_RUNNING)
+    assert decided() == []
+    assert cluster.deployments["digits"].state == deployment_pb2.DEPLOYMENT_STATE_READY
 
 
 def test_replicas_are_announced_when_every_gateway_knows_them() -> None:

@@ -25,6 +25,7 @@ class FakeRunners:
         self.running: set[tuple[str, int]] = set()
         self.begun: list[tuple[str, int]] = []
         self.published: list[str] = []
+        self.changed: list[int] = []
 
     async def run(self, task: task_pb2.Task) -> None:
         self.begun.append((task.id, task.attempt))
@@ -36,6 +37,9 @@ class FakeRunners:
 
     def publish(self, task: task_pb2.Task) -> None:
         self.published.append(task.id)
+
+    def change(self, task: task_pb2.Task) -> None:
+        self.changed.append(task.replica.options.max_batch_size)
 
     def pid(self, task_id: str) -> int:
         return 7
@@ -188,6 +192,20 @@ def test_an_attempt_that_was_placed_anew_under_its_own_name_says_nothing_more() 
             await node.place()
             await node.statuses.write(stale, task_pb2.TaskStatus(state=task_pb2.TASK_STATE_FAILED))
             assert await node.state.get(keys.task_status("w1", "t")) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_replica_that_runs_is_told_how_to_serve() -> None:
+    async def scenario() -> None:
+        async with running() as node:
+            task = task_pb2.Task(id="t", node_id="w1", node_incarnation="now", attempt=1)
+            for size in (2, 4, 4):
+                task.replica.options.max_batch_size = size
+                key = keys.task("w1", "t", 1)
+                await node.state.commit([], [Write(key, task.SerializeToString())])
+                await settled()
+            assert (node.runners.begun, node.runners.changed) == ([("t", 1)], [4])
 
     asyncio.run(scenario())
 
