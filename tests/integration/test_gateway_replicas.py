@@ -263,6 +263,7 @@ def test_a_slow_replica_is_hedged(cluster: Cluster, model: Path) -> None:
                 began = time.monotonic()
                 assert cluster.infer("hedged", [1.0]).status == 200
                 waited.append(time.monotonic() - began)
+                cluster.call(INFER, grpc_input("hedged", [1.0]), pb.ModelInferResponse)
         finally:
             slow.send_signal(signal.SIGCONT)
     assert 0.1 <= max(waited) < 1.0

@@ -127,7 +127,8 @@ def _replicas_cluster(name: str, version: int, limits: Limits) -> dict[str, Any]
         "health_checks": [_model_check(name, version)],
         "outlier_detection": _OUTLIER_DETECTION,
     }
-    return replicas | _speaks_as_asked()
+    # Also where the client speaks HTTP/1.1: many requests and answers then share a read and a write.
+    return replicas | _speaks_http2()
 
 
 def _service_cluster(name: str, limits: Limits) -> dict[str, Any]:
@@ -200,17 +201,7 @@ def _shadow_cluster(name: str, shadow: Shadow, port: int) -> dict[str, Any]:
 
 
 def _speaks_http2() -> dict[str, Any]:
-    return _speaks(explicit_http_config={"http2_protocol_options": {}})
-
-
-def _speaks_as_asked() -> dict[str, Any]:
-    """HTTP/1.1 or HTTP/2, whichever the client spoke."""
-    each = {"http_protocol_options": {}, "http2_protocol_options": {}}
-    return _speaks(use_downstream_protocol_config=each)
-
-
-def _speaks(**config: Any) -> dict[str, Any]:
-    options = typed(_PROTOCOL_OPTIONS, **config)
+    options = typed(_PROTOCOL_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
     return {"typed_extension_protocol_options": {_PROTOCOL_OPTIONS: options}}
 
 
