@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -247,6 +247,24 @@ def test_what_one_replica_refuses_another_answers(cluster: Cluster, model: Path)
                 assert cluster.infer("half", values).status == 200
                 cluster.call(INFER, grpc_input("half", values), pb.ModelInferResponse)
         cluster.remove("half", 0, 1)
+
+
+def test_who_does_not_read_an_answer_holds_up_nobody_else(cluster: Cluster) -> None:
+    large = bytes(32 * 1024 * 1024)
+
+    def answer(exchange: Exchange) -> None:
+        exchange.reply(200, JSON_TYPE, large if exchange.body == b"large" else b"{}")
+
+    with ExitStack() as stack:
+        cluster.deploy("patient", stack.enter_context(cluster.serving(answer)))
+        eventually(lambda: cluster.healthy("patient") == 1)
+        headers = {"authorization": f"Bearer {cluster.keys.token()}"}
+        for _ in range(4):
+            stalled = stack.enter_context(closing(cluster.connection()))
+            stalled.request("POST", "/v2/models/patient/infer", b"large", headers)
+            stalled.getresponse()
+        assert cluster.infer("patient", [1.0]).status == 200
+        cluster.remove("patient", 0)
 
 
 def test_a_slow_replica_is_hedged(cluster: Cluster, model: Path) -> None:

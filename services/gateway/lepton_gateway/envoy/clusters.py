@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from lepton_gateway.envoy.limits import Limits
@@ -30,6 +32,11 @@ _RETRY_BUDGET = {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 128
 # Requests to compare answers by that are under way, and as many that wait. Of what comes beyond
 # them Envoy makes no copy, and counts it.
 _MIRRORED_AT_ONCE = 8
+# A client that does not read its answer holds up no other one on the connection they share.
+_ANSWER_WINDOWS = {
+    "initial_stream_window_size": 1024 * 1024,
+    "initial_connection_window_size": 2**31 - 1,
+}
 # Only failures of the connection eject, never answers: 500 is an input's fault, 504 a client's
 # short deadline, and 429 and 503 are the health check's business.
 _OUTLIER_DETECTION = {
@@ -127,8 +134,8 @@ def _replicas_cluster(name: str, version: int, limits: Limits) -> dict[str, Any]
         "health_checks": [_model_check(name, version)],
         "outlier_detection": _OUTLIER_DETECTION,
     }
-    # Also where the client speaks HTTP/1.1: many requests and answers then share a read and a write.
-    return replicas | _speaks_http2()
+    # Also where a client speaks HTTP/1.1: requests and answers then share reads and writes.
+    return replicas | _speaks_http2(_ANSWER_WINDOWS)
 
 
 def _service_cluster(name: str, limits: Limits) -> dict[str, Any]:
@@ -200,8 +207,9 @@ def _shadow_cluster(name: str, shadow: Shadow, port: int) -> dict[str, Any]:
     return cluster | {"circuit_breakers": {"thresholds": [bounds]}}
 
 
-def _speaks_http2() -> dict[str, Any]:
-    options = typed(_PROTOCOL_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
+def _speaks_http2(windows: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
+    spoken = {"http2_protocol_options": dict(windows)}
+    options = typed(_PROTOCOL_OPTIONS, explicit_http_config=spoken)
     return {"typed_extension_protocol_options": {_PROTOCOL_OPTIONS: options}}
 
 
