@@ -37,7 +37,7 @@ format: $(INSTALLED)  ## Format the code and sort imports
 bench: $(INSTALLED)  ## Measure speed against peers, each pair in one run
 	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-drill: $(INSTALLED)  ## Hurt clusters of its own on purpose, and measure (an hour and a half)
+drill: $(INSTALLED)  ## Hurt clusters of its own on purpose, and measure (two hours)
 	@$(BIN)/lepton drill all
 
 up: $(INSTALLED)  ## Bring a cluster up on this machine

@@ -31,8 +31,7 @@ def main() -> int:
     results: dict[Drill, list[Outcome]] = {}
     for drill in [d for d in DRILLS if given.drill in (d.name, "all")]:
         print(f"{drill.name}: {drill.about}, {AT_ONCE} requests at a time meanwhile", flush=True)
-        repeats = given.repeats or drill.repeats
-        results[drill] = asyncio.run(_shown(drill, repeats, given.seed))
+        results[drill] = asyncio.run(_shown(drill, given.repeats, given.seed))
     print(f"load: a job that trains, and at least {LEAST_PER_S:g} requests/s answered")
     print(f"machine: {os.cpu_count()} processors, load average {os.getloadavg()[2]:.1f}")
     print_report(results)
@@ -67,7 +66,7 @@ def _arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     names = [drill.name for drill in DRILLS]
     parser.add_argument("drill", nargs="?", choices=[*names, "all"], help="which one")
     parser.add_argument("--list", action="store_true", help="list them")
-    parser.add_argument("--repeats", type=int, default=0, help="0: each drill's own number")
+    parser.add_argument("--repeats", type=int, default=20, help="of each drill")
     parser.add_argument("--seed", type=int, default=0, help="of moments and victims")
     given = parser.parse_args(words)
     if not given.list and not given.drill:

@@ -45,7 +45,6 @@ class Drill(ABC):
         name: On the command line.
         about: What is done, for people.
         wanted: The longest that is good enough, in seconds, by figure.
-        repeats: How often it is done where nothing else is said.
         lasts_s: How long its job trains when left alone.
         layout: The cluster that it needs.
         ranks: How many train before the fault.
@@ -55,7 +54,6 @@ class Drill(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     wanted: ClassVar[tuple[tuple[str, float], ...]]
-    repeats: ClassVar[int] = 20
     lasts_s: ClassVar[float] = 12.0
     layout: ClassVar[Layout] = Layout()
     ranks: ClassVar[int] = 2

@@ -17,7 +17,7 @@ _ENDED = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STA
 
 @dataclass(frozen=True)
 class Moment:
-    """A node that left, a leader that was elected or a task that was placed, and when."""
+    """A node that left or a leader that was elected, and when."""
 
     name: str
     at: float
@@ -31,14 +31,12 @@ class Ledger:
         broken: Each write that no correct cluster makes, for people.
         lost: Nodes of which the record went, or changed hands.
         leaders: Schedulers that began to lead.
-        placed: Tasks, at each attempt.
     """
 
     clock: Callable[[], float] = time.time
     broken: list[str] = field(default_factory=list[str])
     lost: list[Moment] = field(default_factory=list[Moment])
     leaders: list[Moment] = field(default_factory=list[Moment])
-    placed: list[Moment] = field(default_factory=list[Moment])
     _token: int = 0
     _jobs: dict[str, job_pb2.Job] = field(default_factory=dict[str, job_pb2.Job])
     _tasks: dict[str, task_pb2.Task] = field(default_factory=dict[str, task_pb2.Task])
@@ -126,8 +124,6 @@ class Ledger:
         for key, other in self._tasks.items():
             if other.id == task.id and key != record.key:
                 self.broken.append(f"task {task.id} is on {other.node_id} and {task.node_id}")
-        if record.key not in self._tasks:
-            self.placed.append(Moment(task.id, self.clock()))
         self._tasks[record.key] = task
 
     def _status(self, record: Record) -> None:

@@ -67,7 +67,6 @@ class RankStopped(Drill):
     name = "rank-stopped"
     about = "SIGSTOP of a rank for 30 s, then SIGCONT"
     wanted = (("trains again", 10.0),)
-    repeats = 5
     lasts_s = 35.0
     _STOPPED_S = 30.0
 

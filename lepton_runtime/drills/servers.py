@@ -24,7 +24,6 @@ class EtcdDown(Drill):
     name = "etcd-down"
     about = "kill -9 of etcd, which is away for 60 s"
     wanted = (("converged", 5.0),)
-    repeats = 3
     lasts_s = 75.0
     _DOWN_S = 60.0
 

@@ -93,9 +93,21 @@ class Stage:
         """When a leader was elected after `since`."""
         return await self._moment(self.ledger.leaders, "", since, "a scheduler leads")
 
-    async def placed(self, job_id: str, since: float = 0.0) -> float:
-        """When the first rank of a job was placed."""
-        return await self._moment(self.ledger.placed, f"{job_id}-r", since, f"{job_id} is placed")
+    async def placed(self, job_id: str) -> float:
+        """When the ranks of a job were placed.
+
+        By the job's own record: where etcd was away the ledger may have missed tasks that came
+        and went before it followed again.
+        """
+        job = job_pb2.Job()
+
+        async def there() -> bool:
+            record = await self.lab.state.get(keys.job(job_id))
+            job.ParseFromString(record.value if record else b"")
+            return bool(_placings(job))
+
+        await until(there, f"{job_id} is placed")
+        return _placings(job)[0]
 
     async def submit(self, epochs: int) -> str:
         """Submit a job until it is acknowledged, as clients do; its id."""
@@ -115,6 +127,12 @@ class Stage:
 
         await until(there, what)
         return min(found())
+
+
+def _placings(job: job_pb2.Job) -> list[float]:
+    """When it was placed, each time, in seconds since the epoch."""
+    placed = job_pb2.JOB_STATE_PLACED
+    return [step.at.ToNanoseconds() / 1e9 for step in job.history if step.state == placed]
 
 
 async def submitted(lab: Lab, spec: job_pb2.JobSpec) -> str:

@@ -58,7 +58,6 @@ def test_an_ordinary_life_breaks_nothing():
     )
     assert ledger.broken == []
     assert ledger.leaders == [Moment("s1", 7.0)]
-    assert ledger.placed == [Moment("j-r0", 7.0), Moment("j-r0", 7.0)]
 
 
 def test_a_decision_under_an_old_token_is_found():
