@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from importlib.machinery import PathFinder
 from typing import Any
@@ -19,6 +20,8 @@ _SILENT_MS = 1_000
 def main() -> None:
     """Serve quorums."""
     channel = AgentChannel()
+    # It tells of every step otherwise, at several lines each.
+    os.environ["RUST_LOG"] = "warn"
     server = _torchft().LighthouseServer(
         bind=f"{sys.argv[2]}:0",
         min_replicas=int(sys.argv[1]),
