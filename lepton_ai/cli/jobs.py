@@ -78,6 +78,10 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
         int, typer.Option(min=0, help="Steps between them, where that comes sooner.")
     ] = 0,
     checkpoints_kept: Annotated[int, typer.Option(min=1, help="The newest, till it ends.")] = 2,
+    shards: Annotated[
+        int,
+        typer.Option(min=1, help="Split the model over so many of each worker's --gpus (FSDP)."),
+    ] = 1,
     workers: Workers = "1",
     cpus: Cpus = 1.0,
     memory: Memory = "0",
@@ -115,9 +119,14 @@ def submit(  # noqa: PLR0917 - options, which typer passes by name
                 checkpoint_interval_s=checkpoint_interval_s,
                 checkpoint_every_steps=checkpoint_every_steps,
                 checkpoints_kept=checkpoints_kept,
+                shards=shards,
                 **options,
             )
         elif file.suffix == ".py":
+            if shards > 1:
+                raise InvalidArgumentError(
+                    "a program of your own has no shards", hint="it may use FSDP itself"
+                )
             folder = None if file.is_absolute() else Path()
             job = cluster.submit_script(file, arguments or (), folder=folder, **options)
         else:

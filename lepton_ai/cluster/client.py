@@ -171,10 +171,14 @@ class AsyncCluster(AsyncJobs):
             CancelledError: It was cancelled.
         """
         nodes = await self._workers()
-        workers = max(1, len(nodes)) if request.workers is None else request.workers
+        room = request.room
+        workers = max(1, len(nodes)) if room.workers is None else room.workers
         check_room(workers, nodes)
-        train = await self._train_spec(request)
-        spec = job_pb2.JobSpec(workers={"min": 1, "max": workers}, train=train)
+        spec = job_pb2.JobSpec(
+            workers={"min": 1, "max": workers},
+            resources={"gpus": room.gpus},
+            train=await self._train_spec(request),
+        )
         job = await self.wait(await self.submit_spec(spec))
         weights = await self._objects.get_bytes(job.result.weights_object)
         return FitResult(bytes(weights), History.from_dict(json.loads(job.result.history)))
@@ -527,6 +531,7 @@ class AsyncCluster(AsyncJobs):
             seed=options.seed,
             validation_fraction=options.validation_split,
             keep_order=not options.shuffle,
+            shards=request.room.shards,
         )
         if request.weights is not None:
             train.initial_weights_object = (await self._objects.put_bytes(request.weights)).id

@@ -103,6 +103,7 @@ class AsyncJobs:
         checkpoint_interval_s: int = 60,
         checkpoint_every_steps: int = 0,
         checkpoints_kept: int = 2,
+        shards: int = 1,
         publish_as: str = "",
         **options: Unpack[JobOptions],
     ) -> job_pb2.Job:
@@ -122,6 +123,8 @@ class AsyncJobs:
                 lost every worker.
             checkpoint_every_steps: Steps between checkpoints, where that comes sooner; 0 for none.
             checkpoints_kept: How many are kept, the newest, until the job ends.
+            shards: Processes of each worker that the model is split over (FSDP), for one that does
+                not fit an accelerator: ask for as many `gpus`.
             publish_as: Name to publish the trained model under; empty for none.
             options: See `JobOptions`. While workers are lost it goes on with fewer.
 
@@ -129,6 +132,8 @@ class AsyncJobs:
             InvalidArgumentError: It can never run; says why.
             NotFoundError: There is no such dataset.
         """
+        if shards < 1:
+            raise InvalidArgumentError(f"shards is {shards}", hint="use 1 or more")
         train = job_pb2.TrainSpec(
             dataset=dataset,
             model_config=json.dumps(model.to_config()),
@@ -138,6 +143,7 @@ class AsyncJobs:
             checkpoint_interval_s=checkpoint_interval_s,
             checkpoint_every_steps=checkpoint_every_steps,
             checkpoints_kept=checkpoints_kept,
+            shards=shards,
             publish_as=publish_as,
             validation_fraction=validation_fraction,
             keep_order=not shuffle,
@@ -470,6 +476,12 @@ def _spec(
     script: job_pb2.ScriptSpec | None = None,
     score: job_pb2.ScoreSpec | None = None,
 ) -> job_pb2.JobSpec:
+    unknown = options.keys() - JobOptions.__annotations__.keys()
+    if unknown:
+        raise InvalidArgumentError(
+            f"this kind of job has no option {min(unknown)!r}",
+            hint=f"it has {', '.join(JobOptions.__annotations__)}",
+        )
     workers = options.get("workers", 1)
     return job_pb2.JobSpec(
         name=options.get("name", ""),

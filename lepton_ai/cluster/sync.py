@@ -268,6 +268,7 @@ class Cluster:
         checkpoint_interval_s: int = 60,
         checkpoint_every_steps: int = 0,
         checkpoints_kept: int = 2,
+        shards: int = 1,
         publish_as: str = "",
         **options: Unpack[JobOptions],
     ) -> job_pb2.Job:
@@ -285,6 +286,7 @@ class Cluster:
                 checkpoint_interval_s=checkpoint_interval_s,
                 checkpoint_every_steps=checkpoint_every_steps,
                 checkpoints_kept=checkpoints_kept,
+                shards=shards,
                 publish_as=publish_as,
                 **options,
             )

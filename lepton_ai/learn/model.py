@@ -15,7 +15,7 @@ from lepton_ai.learn import data
 from lepton_ai.learn.config import ModelConfig, Objective, declare_objective
 from lepton_ai.learn.files import ModelFile, from_bytes, read_model, to_bytes, write_model
 from lepton_ai.learn.history import History
-from lepton_ai.learn.remote import FitOptions, FitRequest, TrainingCluster
+from lepton_ai.learn.remote import FitOptions, FitRequest, Room, TrainingCluster
 
 if TYPE_CHECKING:
     from lepton_ai.learn.callbacks import Callback
@@ -123,6 +123,8 @@ class Model:
         resume_from: str | Path | None = None,
         cluster: TrainingCluster | None = None,
         workers: int | None = None,
+        gpus: int = 0,
+        shards: int = 1,
     ) -> History:
         """Train the model, here or on a cluster. A second call goes on from the weights it has.
 
@@ -145,6 +147,9 @@ class Model:
                 cluster, which goes on by itself when workers are lost.
             cluster: Where to train; here when not given.
             workers: The most workers to train on; all that the cluster has when not given.
+            gpus: Accelerators for each of them; here one is used where there is one.
+            shards: Processes of each worker that the model is split over (FSDP), for one that does
+                not fit an accelerator: ask for as many `gpus`.
 
         Returns:
             Loss and metrics by epoch.
@@ -176,9 +181,11 @@ class Model:
             raise InvalidArgumentError("give validation_split or validation_data, not both")
         if cluster is not None:
             _refuse_local_options(callbacks, resume_from)
-            return self._fit_on(cluster, (x, y), validation_data, options, workers)
-        if workers is not None:
-            raise InvalidArgumentError("workers needs cluster=...")
+            most = None if workers is None else _positive("workers", workers)
+            room = Room(most, gpus, _positive("shards", shards))
+            return self._fit_on(cluster, (x, y), validation_data, options, room)
+        if (workers, gpus, shards) != (None, 0, 1):
+            raise InvalidArgumentError("workers, gpus and shards need cluster=...")
         data.check_lengths(x, y)
         if isinstance(validation_data, str):
             raise InvalidArgumentError(
@@ -445,7 +452,7 @@ class Model:
         training: tuple[Any, Any],
         validation: tuple[Any, Any] | str | None,
         options: FitOptions,
-        workers: int | None,
+        room: Room,
     ) -> History:
         if isinstance(training[0], str):
             _check_stored(training[1], validation)
@@ -458,7 +465,7 @@ class Model:
             validation=validation,
             weights=weights,
             options=options,
-            workers=None if workers is None else _positive("workers", workers),
+            room=room,
         )
         result = cluster.fit_model(request)
         trained = self.from_bytes(result.model)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from lepton_ai.learn.history import History
 
-__all__ = ["FitOptions", "FitRequest", "FitResult", "TrainingCluster"]
+__all__ = ["FitOptions", "FitRequest", "FitResult", "Room", "TrainingCluster"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,21 @@ class FitOptions:
 
 
 @dataclass(frozen=True)
+class Room:
+    """What to train on.
+
+    Attributes:
+        workers: The most workers, or None to leave it to the cluster.
+        gpus: Accelerators for each.
+        shards: Processes of each that the model is split over.
+    """
+
+    workers: int | None
+    gpus: int
+    shards: int
+
+
+@dataclass(frozen=True)
 class FitRequest:
     """One training run to do elsewhere.
 
@@ -44,7 +59,7 @@ class FitRequest:
         validation: ``(x, y)`` to measure on, a split's name for a stored dataset, or None.
         weights: A model file to start from (`lepton_ai.learn.files`), or None for fresh weights.
         options: How to train.
-        workers: Workers to train on, or None to leave it to the cluster.
+        room: Where to train.
     """
 
     config: dict[str, Any]
@@ -52,7 +67,7 @@ class FitRequest:
     validation: tuple[Any, Any] | str | None
     weights: bytes | None
     options: FitOptions
-    workers: int | None
+    room: Room
 
 
 @dataclass(frozen=True)

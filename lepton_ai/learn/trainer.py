@@ -10,7 +10,7 @@ A step is three calls, so that a distributed trainer can reduce gradients in bet
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,7 @@ __all__ = [
     "forward_loss",
     "load_weights",
     "objective_of",
+    "optimizer_index",
     "training_device",
 ]
 
@@ -57,9 +58,11 @@ class Trainer:
         config: A compiled model.
         module: Its network, already on the device it is trained on.
         total_steps: Steps of the whole run, which the learning-rate schedule spans.
+        parameters: What the optimizer moves; the module's own when not given.
 
     Attributes:
-        module: The network; gradients lie in its parameters between `backward` and `step`.
+        module: The network.
+        parameters: What the optimizer moves; gradients lie there between `backward` and `step`.
         optimizer: The torch optimizer; a distributed trainer may put a wrapper in its place.
         steps_done: Steps taken so far; set it when weights come from a peer or a checkpoint.
         measured: What `backward` found, for the meter once the step is taken; a distributed
@@ -67,10 +70,18 @@ class Trainer:
         meter: Loss and metrics of the steps since they were last read.
     """
 
-    def __init__(self, config: ModelConfig, module: Network, *, total_steps: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        module: Network,
+        *,
+        total_steps: int,
+        parameters: Sequence[nn.Parameter] = (),
+    ) -> None:
         objective = objective_of(config)
         self.module = module
-        self.optimizer: optim.Optimizer = objective.optimizer.build(module.parameters())
+        self.parameters = list(parameters or module.parameters())
+        self.optimizer: optim.Optimizer = objective.optimizer.build(self.parameters)
         self.meter = Meter(config)
         self.measured: Measured | None = None
         self.steps_done = 0
@@ -79,18 +90,19 @@ class Trainer:
         self._device = next(module.parameters()).device
         self._class_weight = _class_weight(objective, self._device)
 
-    def backward(self, inputs: Tensor, targets: Tensor) -> None:
+    def backward(self, inputs: Tensor, targets: Tensor, weight: float = 1.0) -> None:
         """Compute the batch's mean loss and its gradients; weights stay as they are.
 
         Args:
             inputs: ``(batch, *input_shape)`` on the module's device.
             targets: ``(batch, ...)`` as the loss takes them, on the same device.
+            weight: What the gradients are multiplied by.
         """
         self.optimizer.zero_grad(set_to_none=True)
         outputs, loss = forward_loss(
             self.module, self._objective, inputs, targets, self._class_weight
         )
-        loss.backward()
+        loss.backward(loss.new_full((), weight))
         self.measured = Measured(loss.detach(), outputs.detach(), targets)
 
     def step(self) -> None:
@@ -111,14 +123,26 @@ class Trainer:
         factor = self._objective.schedule.factor(self.steps_done, self.total_steps)
         return self._objective.optimizer.learning_rate * factor
 
+    def weights(self) -> dict[str, Tensor]:
+        """The module's state."""
+        return dict(self.module.state_dict())
+
     def state(self) -> dict[str, Tensor]:
         """The module's state, the optimizer's and the meter's: flat, for safetensors."""
-        tensors = dict(self.module.state_dict())
+        tensors = self.weights()
         for index, entries in self.optimizer.state_dict()["state"].items():
             for name, value in entries.items():
                 tensors[f"{_OPTIMIZER}{index}.{name}"] = torch.as_tensor(value)
         tensors |= {f"{_METER}{name}": value for name, value in self.meter.state().items()}
         return {name: value.contiguous() for name, value in tensors.items()}
+
+    def whole(self, held: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """All of what `weights` or `state` returned, where trainers hold parts of a module."""
+        return held
+
+    def part(self, whole: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What `state` returns here where trainers hold parts of what is `whole`."""
+        return whole
 
     def load_state(self, tensors: Mapping[str, Tensor], steps_done: int) -> None:
         """Continue from what `state` returned after `steps_done` steps.
@@ -128,9 +152,9 @@ class Trainer:
         """
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
-            if name.startswith(_OPTIMIZER):
-                index, entry = name.removeprefix(_OPTIMIZER).split(".", 1)
-                state.setdefault(int(index), {})[entry] = value.clone()
+            if (index := optimizer_index(name)) is not None:
+                entry = name.removeprefix(f"{_OPTIMIZER}{index}.")
+                state.setdefault(index, {})[entry] = value.clone()
         try:
             load_weights(self.module, tensors)
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
@@ -144,6 +168,21 @@ class Trainer:
             }
         )
         self.steps_done = steps_done
+
+
+def optimizer_index(name: str) -> int | None:
+    """The index of the parameter to which a tensor of the optimizer's state belongs.
+
+    Args:
+        name: A name in what `Trainer.state` returns; the answer is None for all other tensors.
+
+    Example:
+        >>> optimizer_index("~optimizer.3.exp_avg"), optimizer_index("layers.dense_1.weight")
+        (3, None)
+    """
+    if not name.startswith(_OPTIMIZER):
+        return None
+    return int(name.removeprefix(_OPTIMIZER).partition(".")[0])
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -55,8 +55,9 @@ def accuracy(job):
     return json.loads(job.result.history)["epochs"][-1]["accuracy"]
 
 
-def test_each_rank_fetches_its_share(cluster, wide):
-    job = cluster.client.wait(submit(cluster, epochs=1, min_workers=2))
+@pytest.mark.parametrize("shards", [1, 2])
+def test_each_rank_fetches_its_share(cluster, wide, shards):
+    job = cluster.client.wait(submit(cluster, epochs=1, min_workers=2, shards=shards))
     assert accuracy(job) > 0.8
     for node in ("worker-1", "worker-2"):
         assert len(fetched(cluster, node)) < 0.85 * CHUNKS

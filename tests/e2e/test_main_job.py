@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,7 @@ from lepton_ai.proto.v1 import job_pb2, node_pb2, task_pb2, worker_pb2
 from lepton_ai.proto.v1.worker_pb2_grpc import WorkerServiceStub
 from lepton_ai.rpc import open_channel
 from lepton_runtime import keys
+from lepton_worker.process_tree import descendants
 
 from .conftest import until
 
@@ -172,6 +175,10 @@ def test_bad_input_gets_a_clear_answer(cluster, digits, model, deployed):
     client = cluster.client
     with pytest.raises(NotFoundError, match="nope"):
         client.endpoint("nope").predict([[1.0]])
+    with pytest.raises(InvalidArgumentError, match="shards is 0"):
+        client.submit(model, "digits", shards=0)
+    with pytest.raises(InvalidArgumentError, match="no option 'shards'"):
+        client.submit_evaluation("digits", "digits", shards=2)
     with pytest.raises(NotFoundError, match="did you mean 'digits'"):
         client.deploy("digitz")
     with pytest.raises(NotFoundError, match="no version 99"):
@@ -216,29 +223,59 @@ def steps_taken(client, job_id, steps):
     raise AssertionError("the job ended before")
 
 
-def test_a_worker_tells_what_it_runs(cluster, digits, model):
+def trainers(cluster):
+    """What workers tell of the ranks that they run."""
+
     async def described(address):
         token = (cluster.home / "keys/service.token").read_text()
         async with open_channel(address, token) as channel:
             stub = WorkerServiceStub(channel)
             return await stub.DescribeWorker(worker_pb2.DescribeWorkerRequest(), timeout=10)
 
+    workers = [n for n in cluster.client.nodes() if n.role == node_pb2.NODE_ROLE_WORKER]
+    told = [asyncio.run(described(node.address)) for node in workers]
+    assert [answer.node.id for answer in told] == [node.id for node in workers]
+    return [task for answer in told for task in answer.tasks if task.task.HasField("trainer")]
+
+
+def test_a_worker_tells_what_it_runs(cluster, digits, model):
     job = cluster.client.submit(model, "digits", epochs=60, workers=1)
     steps_taken(cluster.client, job.id, 1)
-    workers = [n for n in cluster.client.nodes() if n.role == node_pb2.NODE_ROLE_WORKER]
-
-    def trainers():
-        told = [asyncio.run(described(node.address)) for node in workers]
-        assert [answer.node.id for answer in told] == [node.id for node in workers]
-        return [task for answer in told for task in answer.tasks if task.task.HasField("trainer")]
-
-    (running,) = trainers()
+    (running,) = trainers(cluster)
     assert running.task.trainer.job_id == job.id
     assert running.status.state == task_pb2.TASK_STATE_RUNNING
     assert b"lepton_worker.trainer" in Path(f"/proc/{running.pid}/cmdline").read_bytes()
     cluster.client.cancel(job.id)
-    assert until(lambda: not trainers()) < 5
+    assert until(lambda: not trainers(cluster)) < 5
     assert until(lambda: not Path(f"/proc/{running.pid}").exists()) < 5
+
+
+def test_a_model_split_over_processes_survives_them_and_is_the_same(cluster, digits):
+    model = Sequential(
+        (8, 8),
+        [
+            "flatten",
+            ("dense", {"units": 15, "activation": "relu"}),
+            ("dense", {"units": 10, "activation": "softmax"}),
+        ],
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    run = {"epochs": 8, "batch_size": 32, "seed": 5}
+    job = cluster.client.submit(
+        model, "digits", workers=2, min_workers=2, shards=2, publish_as="split", **run
+    )
+    steps_taken(cluster.client, job.id, 20)
+    ranks = trainers(cluster)
+    further = [pid for rank in ranks for pid in descendants(rank.pid)]
+    assert len(further) == len(ranks) == 2
+    os.kill(further[0], signal.SIGKILL)
+    until(lambda: any(rank.task.failures == 1 for rank in trainers(cluster)))
+    assert cluster.client.wait(job).state == job_pb2.JOB_STATE_SUCCEEDED
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in further))
+    model.fit(*load_digits("train"), **run)
+    endpoint = cluster.client.deploy("split")
+    np.testing.assert_allclose(endpoint.predict(digits[0]), model.predict(digits[0]), atol=2e-3)
+    cluster.client.undeploy("split")
 
 
 @pytest.mark.parametrize("node", ["worker-1", "worker-2"])  # one of them holds the lighthouse

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lepton_ai.proto.v1 import node_pb2 as lepton__ai_dot_proto_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clepton_ai/proto/v1/job.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlepton_ai/proto/v1/node.proto\"\'\n\x0bWorkerRange\x12\x0b\n\x03min\x18\x01 \x01(\x05\x12\x0b\n\x03max\x18\x02 \x01(\x05\"\xe9\x02\n\tTrainSpec\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x18\n\x10validation_split\x18\x03 \x01(\t\x12\x14\n\x0cmodel_config\x18\x04 \x01(\t\x12\x1e\n\x16initial_weights_object\x18\x05 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x06 \x01(\x05\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x12\n\npublish_as\x18\t \x01(\t\x12\x1b\n\x13validation_fraction\x18\n \x01(\x01\x12\x12\n\nkeep_order\x18\x0b \x01(\x08\x12\x1d\n\x15\x63heckpoint_interval_s\x18\x0c \x01(\x03\x12\x1c\n\x14shuffle_window_bytes\x18\x0f \x01(\x03\x12\x1e\n\x16\x63heckpoint_every_steps\x18< \x01(\x03\x12\x18\n\x10\x63heckpoints_kept\x18= \x01(\x05\"E\n\nScriptSpec\x12\x15\n\rsource_object\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x03(\t\"o\n\tScoreSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12\x0e\n\x06output\x18\x04 \x01(\t\x12\x12\n\nshard_rows\x18\x05 \x01(\x03\x12\x0f\n\x07variant\x18\x06 \x01(\t\"m\n\nCheckpoint\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x11\n\tobject_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x0b\x43heckpoints\x12\x34\n\x0cnewest_first\x18\x01 \x03(\x0b\x32\x1e.lepton_ai.proto.v1.Checkpoint\"\xbc\x03\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x07workers\x18\x02 \x01(\x0b\x32\x1f.lepton_ai.proto.v1.WorkerRange\x12\x30\n\tresources\x18\x03 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x14\n\x0ctime_limit_s\x18\x05 \x01(\x03\x12\x37\n\x06labels\x18( \x03(\x0b\x32\'.lepton_ai.proto.v1.JobSpec.LabelsEntry\x12\x15\n\rstall_limit_s\x18) \x01(\x03\x12.\n\x05train\x18\n \x01(\x0b\x32\x1d.lepton_ai.proto.v1.TrainSpecH\x00\x12\x30\n\x06script\x18\x0b \x01(\x0b\x32\x1e.lepton_ai.proto.v1.ScriptSpecH\x00\x12.\n\x05score\x18\x0c \x01(\x0b\x32\x1d.lepton_ai.proto.v1.ScoreSpecH\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04work\">\n\x07JobFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\tobject_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xf5\x01\n\tJobResult\x12\x16\n\x0eweights_object\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x0f\n\x07history\x18\x03 \x01(\t\x12*\n\x05\x66iles\x18\x14 \x03(\x0b\x32\x1b.lepton_ai.proto.v1.JobFile\x12;\n\x07metrics\x18\x15 \x03(\x0b\x32*.lepton_ai.proto.v1.JobResult.MetricsEntry\x12\x0f\n\x07\x64\x61taset\x18\x16 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x85\x01\n\rJobTransition\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.lepton_ai.proto.v1.JobState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12)\n\x04spec\x18\x03 \x01(\x0b\x32\x1b.lepton_ai.proto.v1.JobSpec\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.lepton_ai.proto.v1.JobState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x03\x12-\n\x06result\x18\x07 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.JobResult\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x0b \x01(\t\x12\x32\n\x07history\x18( \x03(\x0b\x32!.lepton_ai.proto.v1.JobTransition\x12\x10\n\x08\x66\x61ilures\x18\x14 \x01(\x05\"\xa9\x02\n\x0bJobProgress\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\x12\x14\n\x0ctotal_epochs\x18\x05 \x01(\x05\x12\x14\n\x0cparticipants\x18\x06 \x01(\x05\x12\x15\n\rsamples_per_s\x18\x07 \x01(\x01\x12=\n\x07metrics\x18\x08 \x03(\x0b\x32,.lepton_ai.proto.v1.JobProgress.MetricsEntry\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x80\x01\n\x07LogLine\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x06 \x01(\x04*\xf9\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x14\n\x10JOB_STATE_PLACED\x10\x02\x12\x16\n\x12JOB_STATE_STARTING\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x16\n\x12JOB_STATE_RESIZING\x10\x05\x12\x17\n\x13JOB_STATE_PREEMPTED\x10\x06\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10JOB_STATE_FAILED\x10\x08\x12\x17\n\x13JOB_STATE_CANCELLED\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clepton_ai/proto/v1/job.proto\x12\x12lepton_ai.proto.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dlepton_ai/proto/v1/node.proto\"\'\n\x0bWorkerRange\x12\x0b\n\x03min\x18\x01 \x01(\x05\x12\x0b\n\x03max\x18\x02 \x01(\x05\"\xf9\x02\n\tTrainSpec\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12\x18\n\x10validation_split\x18\x03 \x01(\t\x12\x14\n\x0cmodel_config\x18\x04 \x01(\t\x12\x1e\n\x16initial_weights_object\x18\x05 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x06 \x01(\x05\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x12\n\npublish_as\x18\t \x01(\t\x12\x1b\n\x13validation_fraction\x18\n \x01(\x01\x12\x12\n\nkeep_order\x18\x0b \x01(\x08\x12\x1d\n\x15\x63heckpoint_interval_s\x18\x0c \x01(\x03\x12\x1c\n\x14shuffle_window_bytes\x18\x0f \x01(\x03\x12\x1e\n\x16\x63heckpoint_every_steps\x18< \x01(\x03\x12\x18\n\x10\x63heckpoints_kept\x18= \x01(\x05\x12\x0e\n\x06shards\x18> \x01(\x05\"E\n\nScriptSpec\x12\x15\n\rsource_object\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x03(\t\"o\n\tScoreSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12\x0e\n\x06output\x18\x04 \x01(\t\x12\x12\n\nshard_rows\x18\x05 \x01(\x03\x12\x0f\n\x07variant\x18\x06 \x01(\t\"m\n\nCheckpoint\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x11\n\tobject_id\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x0b\x43heckpoints\x12\x34\n\x0cnewest_first\x18\x01 \x03(\x0b\x32\x1e.lepton_ai.proto.v1.Checkpoint\"\xbc\x03\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x07workers\x18\x02 \x01(\x0b\x32\x1f.lepton_ai.proto.v1.WorkerRange\x12\x30\n\tresources\x18\x03 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.Resources\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x14\n\x0ctime_limit_s\x18\x05 \x01(\x03\x12\x37\n\x06labels\x18( \x03(\x0b\x32\'.lepton_ai.proto.v1.JobSpec.LabelsEntry\x12\x15\n\rstall_limit_s\x18) \x01(\x03\x12.\n\x05train\x18\n \x01(\x0b\x32\x1d.lepton_ai.proto.v1.TrainSpecH\x00\x12\x30\n\x06script\x18\x0b \x01(\x0b\x32\x1e.lepton_ai.proto.v1.ScriptSpecH\x00\x12.\n\x05score\x18\x0c \x01(\x0b\x32\x1d.lepton_ai.proto.v1.ScoreSpecH\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04work\">\n\x07JobFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\tobject_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xf5\x01\n\tJobResult\x12\x16\n\x0eweights_object\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x0f\n\x07history\x18\x03 \x01(\t\x12*\n\x05\x66iles\x18\x14 \x03(\x0b\x32\x1b.lepton_ai.proto.v1.JobFile\x12;\n\x07metrics\x18\x15 \x03(\x0b\x32*.lepton_ai.proto.v1.JobResult.MetricsEntry\x12\x0f\n\x07\x64\x61taset\x18\x16 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x85\x01\n\rJobTransition\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.lepton_ai.proto.v1.JobState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12)\n\x04spec\x18\x03 \x01(\x0b\x32\x1b.lepton_ai.proto.v1.JobSpec\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.lepton_ai.proto.v1.JobState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x03\x12-\n\x06result\x18\x07 \x01(\x0b\x32\x1d.lepton_ai.proto.v1.JobResult\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fidempotency_key\x18\x0b \x01(\t\x12\x32\n\x07history\x18( \x03(\x0b\x32!.lepton_ai.proto.v1.JobTransition\x12\x10\n\x08\x66\x61ilures\x18\x14 \x01(\x05\"\xa9\x02\n\x0bJobProgress\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\x12\x14\n\x0ctotal_epochs\x18\x05 \x01(\x05\x12\x14\n\x0cparticipants\x18\x06 \x01(\x05\x12\x15\n\rsamples_per_s\x18\x07 \x01(\x01\x12=\n\x07metrics\x18\x08 \x03(\x0b\x32,.lepton_ai.proto.v1.JobProgress.MetricsEntry\x12&\n\x02\x61t\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x80\x01\n\x07LogLine\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x06 \x01(\x04*\xf9\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x14\n\x10JOB_STATE_PLACED\x10\x02\x12\x16\n\x12JOB_STATE_STARTING\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x16\n\x12JOB_STATE_RESIZING\x10\x05\x12\x17\n\x13JOB_STATE_PREEMPTED\x10\x06\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10JOB_STATE_FAILED\x10\x08\x12\x17\n\x13JOB_STATE_CANCELLED\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,38 +39,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBRESULT_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_JOBPROGRESS_METRICSENTRY']._loaded_options = None
   _globals['_JOBPROGRESS_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=2656
-  _globals['_JOBSTATE']._serialized_end=2905
+  _globals['_JOBSTATE']._serialized_start=2672
+  _globals['_JOBSTATE']._serialized_end=2921
   _globals['_WORKERRANGE']._serialized_start=116
   _globals['_WORKERRANGE']._serialized_end=155
   _globals['_TRAINSPEC']._serialized_start=158
-  _globals['_TRAINSPEC']._serialized_end=519
-  _globals['_SCRIPTSPEC']._serialized_start=521
-  _globals['_SCRIPTSPEC']._serialized_end=590
-  _globals['_SCORESPEC']._serialized_start=592
-  _globals['_SCORESPEC']._serialized_end=703
-  _globals['_CHECKPOINT']._serialized_start=705
-  _globals['_CHECKPOINT']._serialized_end=814
-  _globals['_CHECKPOINTS']._serialized_start=816
-  _globals['_CHECKPOINTS']._serialized_end=883
-  _globals['_JOBSPEC']._serialized_start=886
-  _globals['_JOBSPEC']._serialized_end=1330
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=1277
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=1322
-  _globals['_JOBFILE']._serialized_start=1332
-  _globals['_JOBFILE']._serialized_end=1394
-  _globals['_JOBRESULT']._serialized_start=1397
-  _globals['_JOBRESULT']._serialized_end=1642
-  _globals['_JOBRESULT_METRICSENTRY']._serialized_start=1596
-  _globals['_JOBRESULT_METRICSENTRY']._serialized_end=1642
-  _globals['_JOBTRANSITION']._serialized_start=1645
-  _globals['_JOBTRANSITION']._serialized_end=1778
-  _globals['_JOB']._serialized_start=1781
-  _globals['_JOB']._serialized_end=2222
-  _globals['_JOBPROGRESS']._serialized_start=2225
-  _globals['_JOBPROGRESS']._serialized_end=2522
-  _globals['_JOBPROGRESS_METRICSENTRY']._serialized_start=1596
-  _globals['_JOBPROGRESS_METRICSENTRY']._serialized_end=1642
-  _globals['_LOGLINE']._serialized_start=2525
-  _globals['_LOGLINE']._serialized_end=2653
+  _globals['_TRAINSPEC']._serialized_end=535
+  _globals['_SCRIPTSPEC']._serialized_start=537
+  _globals['_SCRIPTSPEC']._serialized_end=606
+  _globals['_SCORESPEC']._serialized_start=608
+  _globals['_SCORESPEC']._serialized_end=719
+  _globals['_CHECKPOINT']._serialized_start=721
+  _globals['_CHECKPOINT']._serialized_end=830
+  _globals['_CHECKPOINTS']._serialized_start=832
+  _globals['_CHECKPOINTS']._serialized_end=899
+  _globals['_JOBSPEC']._serialized_start=902
+  _globals['_JOBSPEC']._serialized_end=1346
+  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=1293
+  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=1338
+  _globals['_JOBFILE']._serialized_start=1348
+  _globals['_JOBFILE']._serialized_end=1410
+  _globals['_JOBRESULT']._serialized_start=1413
+  _globals['_JOBRESULT']._serialized_end=1658
+  _globals['_JOBRESULT_METRICSENTRY']._serialized_start=1612
+  _globals['_JOBRESULT_METRICSENTRY']._serialized_end=1658
+  _globals['_JOBTRANSITION']._serialized_start=1661
+  _globals['_JOBTRANSITION']._serialized_end=1794
+  _globals['_JOB']._serialized_start=1797
+  _globals['_JOB']._serialized_end=2238
+  _globals['_JOBPROGRESS']._serialized_start=2241
+  _globals['_JOBPROGRESS']._serialized_end=2538
+  _globals['_JOBPROGRESS_METRICSENTRY']._serialized_start=1612
+  _globals['_JOBPROGRESS_METRICSENTRY']._serialized_end=1658
+  _globals['_LOGLINE']._serialized_start=2541
+  _globals['_LOGLINE']._serialized_end=2669
 # @@protoc_insertion_point(module_scope)

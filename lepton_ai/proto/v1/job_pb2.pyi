@@ -43,7 +43,7 @@ class WorkerRange(_message.Message):
     def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
 
 class TrainSpec(_message.Message):
-    __slots__ = ("dataset", "split", "validation_split", "model_config", "initial_weights_object", "epochs", "batch_size", "seed", "publish_as", "validation_fraction", "keep_order", "checkpoint_interval_s", "shuffle_window_bytes", "checkpoint_every_steps", "checkpoints_kept")
+    __slots__ = ("dataset", "split", "validation_split", "model_config", "initial_weights_object", "epochs", "batch_size", "seed", "publish_as", "validation_fraction", "keep_order", "checkpoint_interval_s", "shuffle_window_bytes", "checkpoint_every_steps", "checkpoints_kept", "shards")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_SPLIT_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class TrainSpec(_message.Message):
     SHUFFLE_WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_KEPT_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     split: str
     validation_split: str
@@ -74,7 +75,8 @@ class TrainSpec(_message.Message):
     shuffle_window_bytes: int
     checkpoint_every_steps: int
     checkpoints_kept: int
-    def __init__(self, dataset: _Optional[str] = ..., split: _Optional[str] = ..., validation_split: _Optional[str] = ..., model_config: _Optional[str] = ..., initial_weights_object: _Optional[str] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., publish_as: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., keep_order: _Optional[bool] = ..., checkpoint_interval_s: _Optional[int] = ..., shuffle_window_bytes: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., checkpoints_kept: _Optional[int] = ...) -> None: ...
+    shards: int
+    def __init__(self, dataset: _Optional[str] = ..., split: _Optional[str] = ..., validation_split: _Optional[str] = ..., model_config: _Optional[str] = ..., initial_weights_object: _Optional[str] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., seed: _Optional[int] = ..., publish_as: _Optional[str] = ..., validation_fraction: _Optional[float] = ..., keep_order: _Optional[bool] = ..., checkpoint_interval_s: _Optional[int] = ..., shuffle_window_bytes: _Optional[int] = ..., checkpoint_every_steps: _Optional[int] = ..., checkpoints_kept: _Optional[int] = ..., shards: _Optional[int] = ...) -> None: ...
 
 class ScriptSpec(_message.Message):
     __slots__ = ("source_object", "entry", "arguments")

@@ -32,6 +32,8 @@ MAX_RANKS = 120
 MAX_REPLICAS = 256
 MAX_PRIORITY = 100
 MAX_CHECKPOINTS = 100
+# Accelerators, or processors, of one node.
+MAX_SHARDS = 64
 MAX_STAGE_S = 86_400.0
 MAX_HEDGE_S = 600.0
 WHOLE = 100  # percent
@@ -68,6 +70,7 @@ def check_job(spec: job_pb2.JobSpec, workers: Iterable[node_pb2.Node]) -> job_pb
     if checked.time_limit_s < 0:
         raise InvalidArgumentError(f"time_limit_s is {checked.time_limit_s}", hint="0 for none")
     checks = {"train": _check_training, "script": _check_script, "score": _check_scoring}
+    _check_shards(checked)
     checks[work](getattr(checked, work))
     return checked
 
@@ -257,6 +260,17 @@ def _check_checkpoints(train: job_pb2.TrainSpec) -> None:
     if not 0 <= train.checkpoints_kept <= MAX_CHECKPOINTS:
         raise InvalidArgumentError(
             f"{train.checkpoints_kept} checkpoints cannot be kept", hint=f"1 to {MAX_CHECKPOINTS}"
+        )
+
+
+def _check_shards(spec: job_pb2.JobSpec) -> None:
+    shards, gpus = spec.train.shards, spec.resources.gpus
+    if not 0 <= shards <= MAX_SHARDS:
+        raise InvalidArgumentError(f"shards is {shards}", hint=f"use 1 to {MAX_SHARDS}")
+    if 0 < gpus < shards:
+        raise InvalidArgumentError(
+            f"{shards} shards do not fit {gpus} gpus",
+            hint="each needs one of its own, or all of them none",
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 import threading
 from typing import Any, BinaryIO
 
@@ -19,8 +19,10 @@ class AgentChannel:
     """
 
     def __init__(self) -> None:
-        self._out: BinaryIO = os.fdopen(os.dup(1), "wb", buffering=0)
-        os.dup2(2, 1)
+        self._in: BinaryIO
+        self._out: BinaryIO
+        self._open()
+        self._also: list[BinaryIO] = []
         self._telling = threading.Lock()
 
     def tell(self, event: str, **fields: Any) -> None:
@@ -30,5 +32,23 @@ class AgentChannel:
 
     def hear(self) -> dict[str, Any] | None:
         """The next message, or None when the agent is gone."""
-        line = sys.stdin.buffer.readline()
+        line = self._in.readline()
+        for other in self._also:
+            with contextlib.suppress(BrokenPipeError):  # it has ended; who started it will see
+                other.write(line)
         return orjson.loads(line) if line else None
+
+    def pass_on(self, other: BinaryIO) -> None:
+        """Let another process, to which this is open, hear all that is heard from now on."""
+        self._also.append(other)
+
+    def reopen(self) -> None:
+        """Go on over what standard input and output are now; what was heard in part is dropped."""
+        self._in.close()
+        self._out.close()
+        self._open()
+
+    def _open(self) -> None:
+        self._in = os.fdopen(os.dup(0), "rb")
+        self._out = os.fdopen(os.dup(1), "wb", buffering=0)
+        os.dup2(2, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Checkpoints:
         waited = time.monotonic() - self._written_at >= self._interval_s
         return waited or 0 < self._every_steps <= step - self._written_step
 
-    def write(self, step: int, header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    def write(self, step: int, header: dict[str, Any], tensors: Mapping[str, Any]) -> None:
         """Write the state as it is now; training goes on meanwhile."""
         self._outstanding.set()
         self._written_at, self._written_step = time.monotonic(), step

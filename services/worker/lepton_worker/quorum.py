@@ -16,6 +16,7 @@ from torchft import Manager, ProcessGroupGloo, ProcessGroupNCCL
 from lepton_ai.errors import UnavailableError
 from lepton_ai.learn.batches import rank_rows
 from lepton_ai.learn.trainer import training_device
+from lepton_worker.fellows import Fellows
 from lepton_worker.lateness import Lateness
 from lepton_worker.weights import WeightsTransport
 from lepton_worker.work import RankWork
@@ -33,6 +34,8 @@ _RETRY_S = 0.2
 
 # What torchft raises when a peer or a server is gone.
 _FAILURES = (RuntimeError, TimeoutError)
+
+_NONE = -1
 
 State = dict[str, Any]
 
@@ -60,18 +63,30 @@ class Part(NamedTuple):
         """Whether there is nobody else, not even to take a state from."""
         return self.rank is not None and self.ranks == 1
 
-    def rows(self, batch_size: int) -> range:
-        """The rows of a batch that are this rank's share."""
+    def rows(self, batch_size: int, fellows: Fellows) -> range:
+        """The rows of a batch that are the share of this one of the rank's processes."""
         if self.rank is None:
             return range(0)
-        return rank_rows(batch_size, self.rank, self.ranks)
+        count = fellows.count
+        return rank_rows(batch_size, self.rank * count + fellows.index, self.ranks * count)
+
+
+def _numbers(part: Part | None) -> tuple[int, ...]:
+    """A part, or that there is none, as the processes of a rank tell each other."""
+    if part is None:
+        return (_NONE, _NONE, _NONE)
+    return (part.step, _NONE if part.rank is None else part.rank, part.ranks)
 
 
 class Quorum:
     """Keeps one `torchft.Manager` that can be used, at the step the rank has reached.
 
+    Each process of a rank keeps one. They agree among themselves as ranks do: the manager's server
+    is in the first process, hears the others' votes, and answers all of them the same.
+
     Args:
         work: The rank's work.
+        fellows: The rank's processes.
         step: Steps that its weights have taken.
         state: Gives the rank's state to a peer that joins.
         load: Takes a peer's state when this rank joins.
@@ -80,11 +95,13 @@ class Quorum:
     def __init__(
         self,
         work: RankWork,
+        fellows: Fellows,
         step: int,
         state: Callable[[], State],
         load: Callable[[State], None],
     ) -> None:
         self._work = work
+        self._fellows = fellows
         self._state = state
         self._load = load
         self._lighthouse = work.lighthouse
@@ -120,16 +137,23 @@ class Quorum:
         """This rank's part in the step that was begun, once the others agree.
 
         Raises:
-            UnavailableError: No lighthouse could be reached for two minutes.
+            UnavailableError: No lighthouse could be reached for two minutes, or the processes of
+                this rank have come apart.
         """
         while True:
             try:
-                self._part = self._unless_moved()
-                return self._part
+                part = self._unless_moved()
             except _FAILURES as error:
                 _log.warning("no quorum yet: %s", error)
-                self._reconnect()
-                self.begin_step()
+                part = None
+            told = self._fellows.told(_numbers(part))
+            if part is not None and _numbers(None) not in told:
+                if len(set(told)) > 1:
+                    raise UnavailableError("the rank's processes are at different steps")
+                self._part = part
+                return part
+            self._reconnect()
+            self.begin_step()
 
     def agree(self) -> bool:
         """Whether the step counts: all who took part have its gradients."""
@@ -179,12 +203,19 @@ class Quorum:
             time.sleep(_RETRY_S)
 
     def _managed(self, step: int) -> Manager:
-        work = self._work
-        self._moved = Future[None]()
+        if self._fellows.index:
+            return self._manager(step, self._fellows.first(0))
         # Each rank is a group of its own, whose store only it and its peers' gloo use. Every
         # manager needs a new one: another lighthouse counts quorums from one again, and gloo
         # would find addresses of the past under their numbers.
-        self._store = TCPStore(work.bind, 0, is_master=True, wait_for_workers=False)
+        self._store = TCPStore(self._work.bind, 0, is_master=True, wait_for_workers=False)
+        manager = self._manager(step, self._store.port)
+        self._fellows.first(self._store.port)
+        return manager
+
+    def _manager(self, step: int, store_port: int) -> Manager:
+        work = self._work
+        self._moved = Future[None]()
         self._caller = ThreadPoolExecutor(1, "quorum")
         limit = timedelta(seconds=self._lateness.limit_s)
         self._group = group_type(training_device())(limit)
@@ -197,10 +228,10 @@ class Quorum:
             timeout=timedelta(seconds=_CALL_S),
             quorum_timeout=timedelta(seconds=_QUORUM_S),
             connect_timeout=timedelta(seconds=_CONNECT_S),
-            rank=0,
-            world_size=1,
+            rank=self._fellows.index,
+            world_size=self._fellows.count,
             store_addr=work.host,
-            store_port=self._store.port,
+            store_port=store_port,
             lighthouse_addr=self._lighthouse,
             replica_id=work.replica,
             hostname=work.host,

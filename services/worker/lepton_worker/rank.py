@@ -14,11 +14,12 @@ from lepton_ai.learn.batches import Indices, epoch_seed
 from lepton_ai.learn.files import ModelFile, read_model, write_model
 from lepton_ai.learn.fitting import Samples, evaluate, read_checkpoint
 from lepton_ai.learn.history import History
-from lepton_ai.learn.model import Model
+from lepton_ai.learn.model import restore
 from lepton_ai.learn.network import build_module
-from lepton_ai.learn.trainer import Measured, Trainer, load_weights, training_device
+from lepton_ai.learn.trainer import Measured, load_weights
 from lepton_worker.checkpoints import Checkpoints
 from lepton_worker.chunked import ChunkedFile
+from lepton_worker.fellows import Fellows
 from lepton_worker.quorum import Part, Quorum
 from lepton_worker.training_data import open_data
 from lepton_worker.work import RankWork
@@ -30,6 +31,8 @@ Report = Callable[[dict[str, Any]], None]
 _REPORT_S = 0.5
 # How long who replaces another waits for those who are further, before it goes on alone.
 _OTHERS_S = 2.0
+# Batch normalisation needs two.
+_LEAST_ROWS = 2
 
 
 class Rank:
@@ -39,23 +42,30 @@ class Rank:
     not on how many ranks share it.
     """
 
-    def __init__(self, work: RankWork, checkpoints: Checkpoints, file: ChunkedFile | None) -> None:
+    def __init__(
+        self,
+        work: RankWork,
+        fellows: Fellows,
+        checkpoints: Checkpoints,
+        file: ChunkedFile | None,
+    ) -> None:
         self._work = work
+        self._fellows = fellows
         self._checkpoints = checkpoints
         opened = open_data(work, file)
         self.config, self._plan = opened.config, opened.plan
         self._samples, self._validation = opened.samples, opened.validation
-        network = build_module(self.config, work.seed).to(training_device())
+        network = build_module(self.config, work.seed)
         if work.weights:
             load_weights(network, read_model(work.weights).tensors)
         self._total_steps = work.epochs * self._plan.steps_per_epoch
-        self._trainer = Trainer(self.config, network, total_steps=self._total_steps)
+        self._trainer = fellows.trainer(self.config, network, self._total_steps)
         self._history = History(work.seed)
         if work.checkpoint:
             self._resume(read_checkpoint(work.checkpoint))
         # Those who lost the lighthouse as well are about to find the new one.
         self._awaits_others_until = time.monotonic() + work.replaces * _OTHERS_S
-        self._quorum = Quorum(work, self._trainer.steps_done, self._state, self._load)
+        self._quorum = Quorum(work, fellows, self._trainer.steps_done, self._state, self._load)
 
     def train(self, report: Report) -> None:
         """Take every step that is left."""
@@ -79,12 +89,14 @@ class Rank:
 
     def write(self, folder: Path, onnx: bool) -> dict[str, Any]:
         """Write the model, and as ONNX if wanted; says where."""
+        file = ModelFile(self._header(), self._trainer.whole(self._trainer.weights()))
+        if self._fellows.index:
+            return {}
         folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / "model.safetensors"
-        write_model(weights, ModelFile(self._header(), self._trainer.module.state_dict()))
-        exported = folder / "model.onnx"
+        weights, exported = folder / "model.safetensors", folder / "model.onnx"
+        write_model(weights, file)
         if onnx:
-            Model(self.config, self._trainer.module).export_onnx(exported)
+            restore(file).export_onnx(exported)
         return {
             "weights": str(weights),
             "onnx": str(exported) if onnx else "",
@@ -101,7 +113,8 @@ class Rank:
         }
 
     def _resume(self, checkpoint: ModelFile) -> None:
-        self._trainer.load_state(checkpoint.tensors, checkpoint.header["run"]["steps_done"])
+        held = self._trainer.part(checkpoint.tensors)
+        self._trainer.load_state(held, checkpoint.header["run"]["steps_done"])
         self._history = History.from_dict(checkpoint.header["history"])
 
     def _step(self) -> int:
@@ -111,7 +124,7 @@ class Rank:
         part = quorum.expected
         self._compute(part)  # while the ranks agree, which seldom changes anything
         settled = quorum.settled()
-        if settled.alone and time.monotonic() < self._awaits_others_until:
+        if settled.alone and self._fellows.first(time.monotonic() < self._awaits_others_until):
             return 0
         if settled != part:
             self._compute(settled)
@@ -122,53 +135,66 @@ class Rank:
         trainer.step()
         if trainer.steps_done % self._plan.steps_per_epoch == 0:
             self._end_epoch()
-        if settled.rank == 0 and self._checkpoints.is_due(trainer.steps_done):
-            # Whose it is makes it an object of its own: equal jobs do not share checkpoints.
-            header = self._header() | {"replica": self._work.replica}
-            self._checkpoints.write(trainer.steps_done, header, trainer.state())
+        if settled.rank == 0:
+            self._keep()
         return len(self._plan.indices(settled.step))
 
+    def _keep(self) -> None:
+        """Write a checkpoint if one is due."""
+        step = self._trainer.steps_done
+        if not self._fellows.first(self._checkpoints.is_due(step)):
+            return
+        whole = self._trainer.whole(self._trainer.state())
+        if self._fellows.index == 0:
+            # Whose it is makes it an object of its own: equal jobs do not share checkpoints.
+            header = self._header() | {"replica": self._work.replica}
+            self._checkpoints.write(step, header, whole)
+
     def _compute(self, part: Part) -> None:
-        """Compute the gradients of this rank's share of the batch; zeros where it has none."""
+        """Compute the gradients of this process's share of the batch; zeros where it has none."""
         trainer = self._trainer
         if part.step % self._plan.steps_per_epoch == 0:
             torch.manual_seed(epoch_seed(self._work.seed, self._plan.epoch(part.step)))
         trainer.module.train()
-        share = self._share_of(part, part.step)
+        batch, share = self._plan.indices(part.step), self._share_of(part, part.step)
+        # The mean over the ranks becomes that over the batch, to which shares add by length.
+        weight = len(share) / len(batch) * part.ranks
+        if not len(share) and part.rank is not None and self._fellows.count > 1:
+            share = batch[:_LEAST_ROWS]  # for nothing: fellows cannot compute without this process
         if len(share):
-            trainer.backward(*self._samples.take(torch.from_numpy(share)))
+            trainer.backward(*self._samples.take(torch.from_numpy(share)), weight)
             return
-        for parameter in trainer.module.parameters():
+        for parameter in trainer.parameters:
             parameter.grad = torch.zeros_like(parameter)
 
     def _share(self, part: Part) -> None:
-        """Replace gradients, loss and outputs of this rank's share by those of the whole batch.
+        """Replace gradients, loss and outputs of this process's share by those of the whole batch.
 
         All go in one all-reduce, which also brings the outputs of lost ranks' shares to those
         that compute them now: every rank knows the metrics of every batch it took part in.
         """
         trainer, batch = self._trainer, self._plan.indices(part.step)
-        rows, mine = part.rows(len(batch)), trainer.measured
-        gradients = [p.grad for p in trainer.module.parameters() if p.grad is not None]
+        rows, mine = part.rows(len(batch), self._fellows), trainer.measured
+        gradients = [p.grad for p in trainer.parameters if p.grad is not None]
         loss = gradients[0].new_zeros(1)
         outputs = loss.new_zeros(len(batch), *self.config.output_shape)
         if rows and mine is not None:
-            loss += mine.loss
-            outputs[rows.start : rows.stop] = mine.outputs / len(rows) * len(batch)
+            loss += mine.loss * len(rows) / len(batch) * part.ranks
+            outputs[rows.start : rows.stop] = mine.outputs * part.ranks
         parts = [*gradients, loss, outputs]
         flat = torch.cat([part.flatten() for part in parts])
-        # The mean over the ranks becomes that over the batch, to which shares add by length.
-        flat *= len(rows) / len(batch) * part.ranks
         self._quorum.manager.allreduce(flat).wait()
+        # The gradients are those of this process's part of the model; loss and outputs are not.
+        self._fellows.add(flat[-loss.numel() - outputs.numel() :])
         for target, found in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
             target.copy_(found.view_as(target))
         targets = self._samples.targets_of(torch.from_numpy(batch))
         trainer.measured = Measured(loss[0], outputs, targets)
 
     def _share_of(self, part: Part, step: int) -> Indices:
-        """The samples of a step that fall to this rank if it has its `part` in it."""
+        """The samples of a step that fall to this process if the rank has its `part` in it."""
         batch = self._plan.indices(step)
-        rows = part.rows(len(batch))
+        rows = part.rows(len(batch), self._fellows)
         return batch[rows.start : rows.stop]
 
     def _look_ahead(self, part: Part) -> None:

@@ -1,4 +1,4 @@
-"""Where the ranks of a script meet: a store of torch.distributed, in a process that is no rank."""
+"""Where processes meet: a store of torch.distributed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from lepton_worker.channel import AgentChannel
 
-__all__ = ["keep_store"]
+__all__ = ["keep_store", "open_store"]
+
+
+def open_store(host: str, port: int, listening: int | None) -> TCPStore:
+    """A store on a port; kept here where a socket that listens there is given."""
+    return TCPStore(
+        host,
+        port,
+        is_master=listening is not None,
+        wait_for_workers=False,
+        master_listen_fd=listening,
+    )
 
 
 def keep_store(bind: str, channel: AgentChannel) -> None:
-    """Keep a store on any free port of `bind` and tell which, until the agent is gone."""
-    listening = socket.socket()
-    listening.bind((bind, 0))
-    listening.listen()
-    port = listening.getsockname()[1]
-    store = TCPStore(
-        bind,
-        port,
-        is_master=True,
-        wait_for_workers=False,
-        master_listen_fd=listening.detach(),
-    )
+    """Keep a store on any free port of `bind` and tell which, until the agent is gone.
+
+    This process is no rank of those that meet there: ranks of a script come and go.
+    """
+    with socket.create_server((bind, 0)) as listening:
+        port = listening.getsockname()[1]
+        store = open_store(bind, port, listening.detach())
     channel.tell("listening", port=store.port)
     while channel.hear() is not None:
         pass

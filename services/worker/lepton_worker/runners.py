@@ -274,6 +274,7 @@ class Runners:
             "validation_fraction": spec.validation_fraction,
             "seed": spec.seed,
             "shuffle": not spec.keep_order,
+            "shards": max(1, spec.shards),
             "threads": max(1, int(task.resources.cpus)),
         }
 

@@ -20,6 +20,8 @@ from lepton_worker.channel import AgentChannel
 from lepton_worker.checkpoints import Checkpoints
 from lepton_worker.chunked import ChunkedFile
 from lepton_worker.devices import present, see_only
+from lepton_worker.fellow_processes import fellows_of, wait_for_notice
+from lepton_worker.fellows import Fellows
 from lepton_worker.forking import go_on_as_copy
 from lepton_worker.rank import Rank
 from lepton_worker.rendezvous import keep_store
@@ -76,8 +78,16 @@ def _score(work: ScoreWork, channel: AgentChannel) -> None:
 
 
 def _work(work: RankWork, channel: AgentChannel) -> None:
-    torch.set_num_threads(work.threads)
-    see_only(work.gpus)
+    fellows = fellows_of(work, channel)
+    try:
+        _train(work, fellows, channel)
+    except RuntimeError:
+        wait_for_notice(fellows)
+        raise
+
+
+def _train(work: RankWork, fellows: Fellows, channel: AgentChannel) -> None:
+    torch.set_num_threads(max(1, work.threads // fellows.count))
     folder = Path(work.folder)
     checkpoints = Checkpoints(
         folder,
@@ -88,7 +98,7 @@ def _work(work: RankWork, channel: AgentChannel) -> None:
     file = _chunked(work, channel)
     listener = _Listener(channel, checkpoints, file)
     listener.start()
-    rank = Rank(work, checkpoints, file)
+    rank = Rank(work, fellows, checkpoints, file)
     listener.follow(rank)
     channel.tell("ready")
     rank.train(lambda progress: channel.tell("progress", **progress))

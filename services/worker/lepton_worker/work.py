@@ -34,8 +34,9 @@ class RankWork:
         validation_fraction: Last share of the training data held out.
         seed: Of weights, order and dropout.
         shuffle: Whether each epoch has an order of its own.
-        threads: For torch.
-        gpus: Accelerators that the rank has, of which it uses the first.
+        shards: Processes that the model is split over.
+        threads: For torch, of all processes.
+        gpus: Accelerators that the rank has, of which each process uses one.
     """
 
     config: str
@@ -60,6 +61,7 @@ class RankWork:
     validation_fraction: float
     seed: int
     shuffle: bool
+    shards: int
     threads: int
     gpus: list[int]
 

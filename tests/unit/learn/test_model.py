@@ -270,7 +270,8 @@ def test_order_of_calls_is_checked(blobs):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"validation_split": 1.0}, "leaves a part empty"),
         ({"validation_split": 0.1, "validation_data": ([], [])}, "not both"),
-        ({"workers": 2}, "workers needs cluster"),
+        ({"workers": 2}, "workers, gpus and shards need cluster"),
+        ({"shards": 2}, "workers, gpus and shards need cluster"),
     ],
 )
 def test_bad_options_are_refused(blobs, options, message):
@@ -323,7 +324,7 @@ def test_a_stored_dataset_is_named_to_the_cluster():
     assert request.training == ("points:2", None)
     assert request.validation == "test"
     assert not request.options.shuffle
-    assert request.workers is None
+    assert request.room.workers is None
 
 
 def test_texts_are_expected_where_there_is_a_tokenizer():
@@ -442,4 +443,4 @@ def test_fit_on_a_cluster_gives_back_what_came_of_it(blobs):
         == expected
     )
     assert same(weights(here), weights(there))
-    assert requests[0].workers == 2
+    assert requests[0].room.workers == 2

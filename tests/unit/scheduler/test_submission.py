@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from lepton_ai import Sequential
 from lepton_ai.errors import ConflictError, InvalidArgumentError, NotFoundError
 from lepton_ai.proto.v1 import deployment_pb2, job_pb2, node_pb2, storage_pb2
 from lepton_scheduler.submission import (
@@ -50,6 +53,8 @@ def test_memory_and_accelerators_count_too() -> None:
         ("validation_fraction", 1.0, "validation_fraction is 1"),
         ("checkpoint_every_steps", -1, "negative"),
         ("checkpoints_kept", 101, "101 checkpoints"),
+        ("shards", -1, "shards is -1"),
+        ("shards", 65, "shards is 65"),
         ("publish_as", "Not A Name", "Not A Name"),
         ("dataset", "../etc", "etc"),
         ("model_config", "{", "not JSON"),
@@ -62,6 +67,25 @@ def test_a_training_that_cannot_be_is_refused(field: str, value: object, says: s
     setattr(job.train, field, value)
     with pytest.raises(InvalidArgumentError, match=says):
         check_job(job, WORKERS)
+
+
+def compiled() -> Sequential:
+    model = Sequential((2,), [("dense", {"units": 1})])
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_each_shard_needs_an_accelerator_or_none_does() -> None:
+    workers = [node_pb2.Node(id="w", capacity=node_pb2.Resources(cpus=8, gpus=4))]
+    for gpus in (0, 2, 3):
+        job = spec(gpus=gpus)
+        job.train.model_config = json.dumps(compiled().to_config())
+        job.train.shards = 2
+        assert check_job(job, workers).train.shards == 2
+    job = spec(gpus=3)
+    job.train.shards = 4
+    with pytest.raises(InvalidArgumentError, match="4 shards do not fit 3 gpus"):
+        check_job(job, workers)
 
 
 def test_a_range_the_wrong_way_round_is_refused() -> None:
