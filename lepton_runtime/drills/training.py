@@ -152,7 +152,7 @@ class Run:
 
 
 def told_at(progress: job_pb2.JobProgress) -> float:
-    """When the agent of a rank heard of a step, in seconds since the epoch."""
+    """When a rank took a step, in seconds since the epoch."""
     return progress.at.ToNanoseconds() / 1e9
 
 

@@ -41,8 +41,7 @@ class News:
         self._lost = 0
 
     async def progress(self, progress: job_pb2.JobProgress) -> None:
-        """How far a job is, now."""
-        progress.at.GetCurrentTime()
+        """How far a job is."""
         await self._put(job_progress(progress.job_id), progress.SerializeToString())
 
     async def printed(self, node_id: str, rank: Rank, text: str) -> None:

@@ -217,6 +217,7 @@ class Rank:
     def _progress(self, samples_per_s: float) -> dict[str, Any]:
         done = self._trainer.steps_done
         return {
+            "at_ns": time.time_ns(),
             "step": done,
             "total_steps": self._total_steps,
             "epoch": min(self._plan.epoch(done) + 1, self._work.epochs),

@@ -177,9 +177,7 @@ class Runners:
                 # Not before: until then a rank that joins has nothing that a peer could go on from.
                 if pace.step():
                     await self._say(task, task_pb2.TASK_STATE_RUNNING)
-                fields = {key: value for key, value in event.items() if key != "event"}
-                progress = job_pb2.JobProgress(job_id=task.trainer.job_id, **fields)
-                await self._ranks.progress(progress)
+                await self._ranks.progress(_progress(task.trainer.job_id, **event))
             case "trained":
                 pace.end()
                 await self._say(task, task_pb2.TASK_STATE_TRAINED)
@@ -287,6 +285,13 @@ class Runners:
 
     async def _say(self, task: task_pb2.Task, state: task_pb2.TaskState, address: str = "") -> None:
         await self._statuses.write(task, task_pb2.TaskStatus(state=state, address=address))
+
+
+def _progress(job_id: str, event: str, at_ns: int, **fields: Any) -> job_pb2.JobProgress:
+    """What a trainer tells of its last step, with the time it was taken at."""
+    progress = job_pb2.JobProgress(job_id=job_id, **fields)
+    progress.at.FromNanoseconds(at_ns)
+    return progress
 
 
 async def _drain(child: Child) -> None:

@@ -188,6 +188,7 @@ class ScoreRunner:
             participants=max(1, run.shards.busy_ranks),
             samples_per_s=rows / max(1e-3, time.monotonic() - run.began),
         )
+        progress.at.GetCurrentTime()
         await self._ranks.progress(progress)
 
 
