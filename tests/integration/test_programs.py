@@ -17,10 +17,12 @@ from lepton_ai.packing import pack, source_files
 from lepton_ai.proto.v1 import job_pb2, node_pb2, task_pb2
 from lepton_runtime import keys
 from lepton_runtime.bus import job_logs
+from lepton_runtime.cancellation import end
 from lepton_runtime.memory import MemoryBus, MemoryState
 from lepton_runtime.state import Write
 from lepton_worker.agent import StatusWriter
 from lepton_worker.devices import Devices
+from lepton_worker.news import News
 from lepton_worker.scripts import ScriptRunner
 from lepton_worker.settings import Listen
 from lepton_worker.storage import WorkerStorage
@@ -61,9 +63,10 @@ class Node:
     def __post_init__(self) -> None:
         self.objects = Objects(self.folder / "objects")
         self.statuses = StatusWriter(self.state, "w1")
+        self.news = News(self.bus)
         self.runner = ScriptRunner(
             self.state,
-            self.bus,
+            self.news,
             self.statuses,
             cast("WorkerStorage", self.objects),
             Trainers(),
@@ -98,9 +101,15 @@ class Node:
         return await self.place(entry, rank=1, world=2, **more)
 
     async def run(self, *tasks: task_pb2.Task) -> list[task_pb2.TaskStatus]:
-        async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as group:
-            for task in tasks:
-                group.create_task(self.runner.run(task))
+        telling = asyncio.create_task(self.news.tell())
+        try:
+            async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as group:
+                for task in tasks:
+                    group.create_task(self.runner.run(task))
+        finally:
+            for _ in range(3):
+                await asyncio.sleep(0)  # what was printed last is told
+            await end(telling)
         return [self.statuses.latest(task.id) for task in tasks]
 
     async def printed(self) -> list[str]:
