@@ -177,6 +177,8 @@ async def say(cluster: Cluster, key: str, task: task_pb2.Task, state: task_pb2.T
     status = task_pb2.TaskStatus(
         task_id=task.id, node_id=task.node_id, attempt=task.attempt, state=state
     )
+    if task.HasField("replica"):
+        status.replica.CopyFrom(task.replica)
     if state == task_pb2.TASK_STATE_SUCCEEDED:
         status.result.model_version = 7
     write = Write(keys.task_status(task.node_id, task.id), status.SerializeToString())
