@@ -13,6 +13,7 @@ from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip.tensor import Tensor, decode_raw, encode_raw
 
 __all__ = [
+    "INFERENCE_SERVICE",
     "MODEL_INFER",
     "decode_infer_answer",
     "delimited",
@@ -21,7 +22,8 @@ __all__ = [
     "varint",
 ]
 
-MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+INFERENCE_SERVICE = "/inference.GRPCInferenceService/"
+MODEL_INFER = f"{INFERENCE_SERVICE}ModelInfer"
 # Fields of ModelInferRequest, its InferInputTensor, and ModelInferResponse.
 _MODEL_NAME, _INPUTS, _RAW_INPUTS = 1, 5, 7
 _TENSOR_NAME, _DATATYPE, _SHAPE = 1, 2, 3

@@ -137,32 +137,32 @@ def encode_answer(answer: Answer, binary: Sequence[bool]) -> tuple[bytes, int | 
             (tensor.name, tensor.datatype, tensor.array.shape, len(buffer))
             for tensor, buffer in zip(answer.outputs, buffers, strict=True)
         ]
-        head = _raw_head(*answer[:3], tuple(sizes))
-        return b"".join((head, *buffers)), len(head)
-    buffers: list[bytes] = []
-    outputs: list[dict[str, Any]] = []
-    for tensor, raw in zip(answer.outputs, binary, strict=True):
-        spec: dict[str, Any] = {
-            "name": tensor.name,
-            "datatype": tensor.datatype,
-            "shape": tensor.array.shape,
-        }
-        if raw:
-            buffers.append(encode_raw(tensor))
-            spec["parameters"] = {"binary_data_size": len(buffers[-1])}
-        else:
-            spec["data"] = _json_elements(tensor)
-        outputs.append(spec)
-    head = _answer_head(*answer[:3], outputs)
+        head = _raw_head(answer.model_name, answer.model_version, tuple(sizes))
+    else:
+        buffers = []
+        outputs: list[dict[str, Any]] = []
+        for tensor, raw in zip(answer.outputs, binary, strict=True):
+            spec: dict[str, Any] = {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": tensor.array.shape,
+            }
+            if raw:
+                buffers.append(encode_raw(tensor))
+                spec["parameters"] = {"binary_data_size": len(buffers[-1])}
+            else:
+                spec["data"] = _json_elements(tensor)
+            outputs.append(spec)
+        head = _answer_head(answer.model_name, answer.model_version, outputs)
+    if answer.request_id:
+        head = b'%b,"id":%b}' % (head[:-1], orjson.dumps(answer.request_id))
     return (b"".join((head, *buffers)), len(head)) if buffers else (head, None)
 
 
+# Without the request's id, which the client chooses: it may be new each time, and of any length.
 @lru_cache(256)
 def _raw_head(
-    model_name: str,
-    model_version: str,
-    request_id: str,
-    sizes: tuple[tuple[str, str, tuple[int, ...], int], ...],
+    model_name: str, model_version: str, sizes: tuple[tuple[str, str, tuple[int, ...], int], ...]
 ) -> bytes:
     """What stands before outputs that are all raw: the same for many answers of a model."""
     outputs = [
@@ -174,19 +174,11 @@ def _raw_head(
         }
         for name, datatype, shape, size_bytes in sizes
     ]
-    return _answer_head(model_name, model_version, request_id, outputs)
+    return _answer_head(model_name, model_version, outputs)
 
 
-def _answer_head(
-    model_name: str, model_version: str, request_id: str, outputs: list[dict[str, Any]]
-) -> bytes:
-    document: dict[str, Any] = {
-        "model_name": model_name,
-        "model_version": model_version,
-        "outputs": outputs,
-    }
-    if request_id:
-        document["id"] = request_id
+def _answer_head(model_name: str, model_version: str, outputs: list[dict[str, Any]]) -> bytes:
+    document = {"model_name": model_name, "model_version": model_version, "outputs": outputs}
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

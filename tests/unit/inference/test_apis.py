@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from lepton_ai.errors import InvalidArgumentError, UnavailableError
 from lepton_ai.oip import Tensor
+from lepton_ai.oip.messages import INFERENCE_SERVICE
 from lepton_ai.oip.rest import Answer, decode_answer
 from lepton_runtime.compression import inflate
 from lepton_runtime.http import Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
-from lepton_worker.inference import grpc_api, metrics
+from lepton_worker.inference import metrics
 from lepton_worker.inference.batcher import Batcher
 from lepton_worker.inference.grpc_api import GrpcApi
 from lepton_worker.inference.grpc_codec import encode_answer, make_request, read_request
@@ -112,13 +113,13 @@ class Sides:
         return status, orjson.loads(answer)
 
     async def exchange(self, exchange: StubExchange) -> tuple[int, bytes, bytes]:
-        api = self.grpc if exchange.path.startswith(grpc_api.PREFIX) else self.rest
+        api = self.grpc if exchange.path.startswith(INFERENCE_SERVICE) else self.rest
         api.handle(cast("Exchange", exchange))
         return await exchange.answered
 
     async def grpc_call(self, method: str, message: Any) -> tuple[int, bytes, bytes]:
         return await self.exchange(
-            StubExchange("POST", grpc_api.PREFIX + method, message.SerializeToString())
+            StubExchange("POST", INFERENCE_SERVICE + method, message.SerializeToString())
         )
 
 
@@ -318,9 +319,9 @@ def test_grpc_errors_carry_their_status_and_text() -> None:
         assert (status, body) == (404, b"")
         assert b"lepton-grpc-status: 5\r\n" in headers
         assert b"lepton-grpc-message: model 'n%C3%B6\\n' does not exist" in headers
-        exchange = StubExchange("POST", grpc_api.PREFIX + "ModelInfer", b"\xff\xff")
+        exchange = StubExchange("POST", INFERENCE_SERVICE + "ModelInfer", b"\xff\xff")
         assert (await sides.exchange(exchange))[0] == 400
-        exchange = StubExchange("POST", grpc_api.PREFIX + "Nothing")
+        exchange = StubExchange("POST", INFERENCE_SERVICE + "Nothing")
         assert (await sides.exchange(exchange))[0] == 501
 
     scenario(check)
@@ -415,6 +416,14 @@ def test_what_is_no_message_is_said_so(body: bytes) -> None:
     except (DecodeError, InvalidArgumentError):
         return
     pb.ModelInferRequest.FromString(body)
+
+
+def test_each_grpc_answer_has_the_id_of_its_own_request() -> None:
+    outputs = [Tensor("y", "FP32", np.ones((1, 2), np.float32))]
+    for request_id in ("a", "", "b" * 1000):
+        answer = encode_answer(Answer("m", "1", request_id, outputs))
+        message = pb.ModelInferResponse.FromString(answer)
+        assert (message.id, message.model_name, len(message.outputs)) == (request_id, "m", 1)
 
 
 @given(st.lists(st.binary(max_size=5), max_size=4))

@@ -209,3 +209,11 @@ def test_datatypes_of_arrays() -> None:
     assert datatype_of(np.dtype("S4")) == "BYTES"
     with pytest.raises(InvalidArgumentError, match="complex128 cannot be sent"):
         datatype_of(np.dtype(complex))
+
+
+def test_each_answer_has_the_id_of_its_own_request() -> None:
+    outputs = [Tensor("y", "FP32", np.ones((1, 2), np.float32))]
+    for request_id in ("a", "", 'b"', "c" * 1000):
+        for binary in (True, False):
+            sent = encode_answer(Answer("m", "1", request_id, outputs), [binary])
+            assert decode_answer(*sent).request_id == request_id

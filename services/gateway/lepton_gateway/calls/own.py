@@ -10,7 +10,8 @@ import grpc
 import structlog
 
 from lepton_ai.errors import InternalError, LeptonError, status_of
-from lepton_gateway.calls.serving import Caller, Context, details, repeated
+from lepton_ai.oip.messages import INFERENCE_SERVICE
+from lepton_gateway.calls.serving import Caller, Context, details, left_s, repeated
 from lepton_gateway.envoy.lua import MODEL_HEADER
 from lepton_gateway.protocol import SERVING, answer_call, why_not
 from lepton_gateway.table import RouteTable
@@ -19,7 +20,6 @@ from lepton_gateway.waking import WOKEN_HEADER, Waking
 __all__ = ["OwnCalls"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.gateway")
-_SERVICE: Final = "/inference.GRPCInferenceService/"
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -49,7 +49,7 @@ class OwnCalls(grpc.GenericRpcHandler):
         method = handler_call_details.method
         if method == _HEALTH_CHECK:
             return grpc.unary_unary_rpc_method_handler(_healthy)
-        if not method.startswith(_SERVICE):
+        if not method.startswith(INFERENCE_SERVICE):
             return None
 
         async def answer(request: bytes, context: Context) -> bytes:
@@ -69,7 +69,7 @@ class OwnCalls(grpc.GenericRpcHandler):
         said = dict(context.invocation_metadata() or ())
         name = str(said.get(MODEL_HEADER, "")).partition("/")[0]
         if not name or not self._waking.is_asleep(name):
-            call = method.removeprefix(_SERVICE)
+            call = method.removeprefix(INFERENCE_SERVICE)
             return answer_call(call, name, self._table(), self._version)
         if WOKEN_HEADER in said:
             raise why_not(self._table(), name)
@@ -79,10 +79,8 @@ class OwnCalls(grpc.GenericRpcHandler):
         self, method: str, request: bytes, context: Context, timeout_s: float
     ) -> bytes | None:
         metadata = (*repeated(context), (WOKEN_HEADER, "1"))
-        # None where the client set no deadline.
-        timeout_s = min(context.time_remaining() or timeout_s, timeout_s)
         try:
-            return await self._caller.call(method, request, metadata, timeout_s)
+            return await self._caller.call(method, request, metadata, left_s(context, timeout_s))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 return None

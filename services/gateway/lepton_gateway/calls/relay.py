@@ -12,17 +12,15 @@ from typing import Any, Final
 
 import grpc
 
-from lepton_gateway.calls.serving import Caller, Context, details, repeated
-from lepton_runtime.oip import grpc_service_pb2 as pb
+from lepton_ai.oip.messages import INFERENCE_SERVICE, MODEL_INFER
+from lepton_gateway.calls.serving import Caller, Context, details, left_s, repeated
 from lepton_runtime.triton_stream import wrapped_answer, wrapped_error
 
 __all__ = ["Relay", "relayed_matches"]
 
-_SERVICE: Final = f"/{pb.DESCRIPTOR.services_by_name['GRPCInferenceService'].full_name}/"
-_STREAM: Final = f"{_SERVICE}ModelStreamInfer"
+_STREAM: Final = f"{INFERENCE_SERVICE}ModelStreamInfer"
 _REFLECTION: Final = "/grpc.reflection."
 _EOF: Final = vars(grpc.aio)["EOF"]  # out of a type checker's sight
-_INFER: Final = f"{_SERVICE}ModelInfer"
 # Requests of one stream that are under way, so that they can share a batch.
 _IN_FLIGHT: Final = 32
 
@@ -46,7 +44,7 @@ class Relay(grpc.GenericRpcHandler):
         method = handler_call_details.method
         if method == _STREAM:
             return grpc.stream_stream_rpc_method_handler(self._answer_stream)
-        if not method.startswith(_SERVICE):
+        if not method.startswith(INFERENCE_SERVICE):
             return None
 
         async def answer(request: bytes, context: Context) -> bytes:
@@ -81,14 +79,13 @@ class Relay(grpc.GenericRpcHandler):
 
     async def _ask_wrapped(self, request: bytes, context: Context) -> bytes:
         try:
-            answer = await self._ask(_INFER, request, context)
+            answer = await self._ask(MODEL_INFER, request, context)
         except grpc.aio.AioRpcError as error:
             return wrapped_error(request, error.details() or error.code().name)
         return wrapped_answer(answer)
 
     async def _ask(self, method: str, request: bytes, context: Context) -> bytes:
-        # None where the client set no deadline.
-        timeout_s = min(context.time_remaining() or self._timeout_s, self._timeout_s)
+        timeout_s = left_s(context, self._timeout_s)
         return await self._caller.call(method, request, repeated(context), timeout_s)
 
 
@@ -101,5 +98,5 @@ def relayed_matches() -> list[dict[str, Any]]:
     return [
         {"path": _STREAM},
         {"prefix": _REFLECTION},
-        {"prefix": _SERVICE, "headers": compressed},
+        {"prefix": INFERENCE_SERVICE, "headers": compressed},
     ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-__all__ = ["CallServer", "Caller", "Context", "Metadata", "details", "repeated"]
+__all__ = ["CallServer", "Caller", "Context", "Metadata", "details", "left_s", "repeated"]
 
 _CONNECT_ANEW: Final = (
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -89,6 +89,12 @@ def repeated(context: Context) -> Metadata:
     """What a call that is made on behalf of another says."""
     said = context.invocation_metadata() or ()
     return tuple((key, value) for key, value in said if key in _REPEATED)
+
+
+def left_s(context: Context, most_s: float) -> float:
+    """What a call on behalf of another may take: no more than its client's deadline leaves."""
+    remaining_s = cast("float | None", context.time_remaining())  # None where there is none
+    return most_s if remaining_s is None else min(remaining_s, most_s)
 
 
 def details(error: grpc.aio.AioRpcError) -> Metadata:

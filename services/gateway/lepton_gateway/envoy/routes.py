@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from lepton_ai.oip.messages import INFERENCE_SERVICE
 from lepton_gateway.calls.relay import relayed_matches
 from lepton_gateway.envoy.filters import CALLS, INFERENCE, TRANSCODED, refuse_keys
 from lepton_gateway.envoy.limits import Limits
@@ -29,7 +30,6 @@ from lepton_runtime.headers import VERSION_HEADER
 
 __all__ = ["route_configuration"]
 
-_OIP_GRPC = "/inference.GRPCInferenceService/"
 _HEALTH_GRPC = "/grpc.health.v1.Health/"
 _REQUESTS = "/v2/requests/"
 _MODELS = "/v2/models/"
@@ -82,7 +82,7 @@ def route_configuration(table: RouteTable, limits: Limits) -> dict[str, Any]:
         _submission_route(),
         _route({"prefix": _REQUESTS}, _streaming_action(APP_CLUSTER)),
         *(route for found in table.deployments for route in _deployment_routes(found, limits)),
-        _call_route({"prefix": _OIP_GRPC}, {"cluster": CALLS_CLUSTER}, limits),
+        _call_route({"prefix": INFERENCE_SERVICE}, {"cluster": CALLS_CLUSTER}, limits),
         _route({"prefix": _HEALTH_GRPC}, {"cluster": CALLS_CLUSTER}),
         *(_service_route(service, cluster) for service, cluster in _SERVICES.items()),
         _data_route(limits),
@@ -143,7 +143,7 @@ def _named_call_route(
     name: dict[str, str], action: dict[str, Any], limits: Limits
 ) -> dict[str, Any]:
     named = {"name": MODEL_HEADER, "string_match": name}
-    match = {"prefix": _OIP_GRPC, "headers": [named]}
+    match = {"prefix": INFERENCE_SERVICE, "headers": [named]}
     return _call_route(match, action, limits) | _unsaid(action)
 
 

@@ -11,6 +11,7 @@ import grpc
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.http import HttpAnswer, HttpClient
 from lepton_ai.oip import Tensor, decode_raw
+from lepton_ai.oip.messages import MODEL_INFER
 from lepton_ai.oip.rest import JSON_LENGTH_HEADER, decode_answer
 from lepton_ai.rpc import error_of_call
 from lepton_gateway.calls.serving import Caller
@@ -21,7 +22,6 @@ from lepton_runtime.oip import grpc_service_pb2 as pb
 __all__ = ["Asking", "asked_model", "read_outputs"]
 
 _REST: Final = re.compile(r"/v2/models/([^/]+)/infer")
-_GRPC: Final = "/inference.GRPCInferenceService/ModelInfer"
 _MESSAGE: Final = "application/grpc"
 # Of a message: whether it is compressed, which it is not here, and its length.
 _PREFIX_BYTES: Final = 5
@@ -32,7 +32,7 @@ _KEPT: Final = frozenset({_KEY, "content-type", "content-encoding", JSON_LENGTH_
 
 def asked_model(request: Request) -> str:
     """The deployment that an inference request is for; empty for any other request."""
-    if request.target == _GRPC:
+    if request.target == MODEL_INFER:
         return dict(request.headers).get(MODEL_HEADER, "").partition("/")[0]
     found = _REST.fullmatch(request.target)
     return found[1] if found else ""
@@ -58,7 +58,7 @@ class Asking:
         Raises:
             LeptonError: What was answered instead.
         """
-        if request.target == _GRPC:
+        if request.target == MODEL_INFER:
             return await self._call(request, version)
         headers = {name: value for name, value in request.headers if name in _KEPT}
         path = f"{request.target.removesuffix('/infer')}/versions/{version}/infer"
@@ -71,7 +71,9 @@ class Asking:
         message.model_version = str(version)
         key = tuple((name, value) for name, value in request.headers if name == _KEY)
         try:
-            answer = await self.caller.call(_GRPC, message.SerializeToString(), key, self.timeout_s)
+            answer = await self.caller.call(
+                MODEL_INFER, message.SerializeToString(), key, self.timeout_s
+            )
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from None
         return HttpAnswer(200, {"content-type": _MESSAGE}, bytearray(answer))

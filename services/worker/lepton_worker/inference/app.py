@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lepton_ai.oip.messages import INFERENCE_SERVICE
 from lepton_runtime.http import Exchange
 from lepton_worker.inference import grpc_api, metrics
 from lepton_worker.inference.grpc_api import GrpcApi
@@ -21,7 +22,7 @@ class App:
     def handle(self, exchange: Exchange) -> None:
         """Answer, at once or later."""
         path = exchange.path
-        if path.startswith(grpc_api.PREFIX):
+        if path.startswith(INFERENCE_SERVICE):
             self._grpc.handle(exchange)
         elif path == grpc_api.HEALTH_CHECK:
             self._grpc.check_health(exchange)

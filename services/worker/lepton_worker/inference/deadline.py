@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lepton_ai.errors import InvalidArgumentError
+from lepton_ai.oip.rest import InferenceRequest
 
 # Envoy tells its upstreams how long it will wait; gRPC clients send their deadline.
 _GATEWAY_MS = b"x-envoy-expected-rq-timeout-ms"
@@ -15,6 +16,16 @@ _GRPC_UNIT_US = {
     b"u": 1,
     b"n": 0.001,
 }
+
+
+def limited(request: InferenceRequest, headers: dict[bytes, bytes]) -> InferenceRequest:
+    """A request with the shortest of its timeouts.
+
+    Raises:
+        InvalidArgumentError: A header is not a time.
+    """
+    limit_us = timeout_us(headers, request.timeout_us)
+    return request if limit_us == request.timeout_us else request._replace(timeout_us=limit_us)
 
 
 def timeout_us(headers: dict[bytes, bytes], parameter_us: int) -> int:

@@ -25,18 +25,18 @@ from lepton_ai.errors import (
     UnimplementedError,
     status_of,
 )
+from lepton_ai.oip.messages import INFERENCE_SERVICE
 from lepton_ai.oip.rest import Answer
 from lepton_runtime.http import Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference import reflection
-from lepton_worker.inference.deadline import timeout_us
+from lepton_worker.inference.deadline import limited
 from lepton_worker.inference.grpc_codec import encode_answer, make_request, read_request
 from lepton_worker.inference.repository_control import RepositoryControl
 from lepton_worker.inference.rest_api import chosen_version
 from lepton_worker.inference.service import InferenceService
 
 _log = logging.getLogger(__name__)
-PREFIX: Final = "/inference.GRPCInferenceService/"
 HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 # grpc.health.v1.HealthCheckResponse with status SERVING and NOT_SERVING.
 _SERVING: Final = b"\x08\x01"
@@ -72,7 +72,7 @@ class GrpcApi:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer, at once or later. Raises nothing: every error becomes an answer."""
-        method = self._methods.get(exchange.path.removeprefix(PREFIX), _not_offered)
+        method = self._methods.get(exchange.path.removeprefix(INFERENCE_SERVICE), _not_offered)
         self._guarded(method, exchange)
 
     def reflect(self, exchange: Exchange) -> None:
@@ -97,10 +97,7 @@ class GrpcApi:
     def _model_infer(self, exchange: Exchange) -> None:
         head, raw = read_request(exchange.body)
         model = self._service.admit(head.model_name, head.model_version or chosen_version(exchange))
-        request = make_request(head, raw)
-        limit_us = timeout_us(exchange.headers, request.timeout_us)
-        if limit_us != request.timeout_us:
-            request = request._replace(timeout_us=limit_us)
+        request = limited(make_request(head, raw), exchange.headers)
         self._service.infer(model, request, exchange, partial(_reply_answer, exchange))
 
     def _server_live(self, exchange: Exchange) -> None:

@@ -27,6 +27,7 @@ __all__ = ["Head", "encode_answer", "make_request", "read_request"]
 # than one byte.
 _RAW_INPUT: Final = 7 << 3 | 2
 _RAW_OUTPUT: Final = 6
+_ANSWER_ID: Final = 3
 _DELIMITED: Final = 2
 _REMEMBERED_BYTES: Final = 4096
 _CONTENTS: Final = {
@@ -116,7 +117,9 @@ def make_request(head: Head, raw: Raw) -> InferenceRequest:
 def encode_answer(answer: Answer) -> bytes:
     """The message of an answer, all outputs as raw bytes."""
     forms = tuple(Form(name, datatype, array.shape) for name, datatype, array in answer.outputs)
-    parts = [_answer_head(*answer[:3], forms)]
+    parts = [_answer_head(answer.model_name, answer.model_version, forms)]
+    if answer.request_id:
+        parts.append(delimited(_ANSWER_ID, answer.request_id.encode()))
     parts += [delimited(_RAW_OUTPUT, encode_raw(tensor)) for tensor in answer.outputs]
     return b"".join(parts)
 
@@ -179,13 +182,10 @@ def _head(message: pb.ModelInferRequest, raw: tuple[Form, ...], typed: tuple[Ten
     )
 
 
+# Without the request's id, which the client chooses: it may be new each time, and of any length.
 @lru_cache(256)
-def _answer_head(
-    model_name: str, model_version: str, request_id: str, forms: tuple[Form, ...]
-) -> bytes:
-    message = pb.ModelInferResponse(
-        model_name=model_name, model_version=model_version, id=request_id
-    )
+def _answer_head(model_name: str, model_version: str, forms: tuple[Form, ...]) -> bytes:
+    message = pb.ModelInferResponse(model_name=model_name, model_version=model_version)
     for name, datatype, shape in forms:
         message.outputs.add(name=name, datatype=datatype, shape=shape)
     return message.SerializeToString()

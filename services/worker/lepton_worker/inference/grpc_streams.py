@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from lepton_ai.oip.messages import INFERENCE_SERVICE, MODEL_INFER
 from lepton_runtime.http2.streams import Streaming
 from lepton_runtime.triton_stream import wrapped_answer, wrapped_error
-from lepton_worker.inference import grpc_api
 
 __all__ = ["REFLECTION", "streaming"]
 
@@ -23,10 +23,8 @@ def streaming(max_message_bytes: int) -> dict[str, Streaming]:
     Args:
         max_message_bytes: Of one message, decompressed.
     """
-    inference = Streaming(
-        f"{grpc_api.PREFIX}ModelInfer", max_message_bytes, wrapped_answer, wrapped_error
-    )
-    calls = {f"{grpc_api.PREFIX}ModelStreamInfer": inference}
+    inference = Streaming(MODEL_INFER, max_message_bytes, wrapped_answer, wrapped_error)
+    calls = {f"{INFERENCE_SERVICE}ModelStreamInfer": inference}
     for path in _REFLECTION_METHODS:
         calls[path] = Streaming(path, _REFLECTION_BYTES, bytes, None)
     return calls

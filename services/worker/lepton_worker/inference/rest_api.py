@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -31,7 +30,7 @@ from lepton_ai.oip.rest import (
 from lepton_runtime.compression import WINDOW_BITS, deflate, inflate
 from lepton_runtime.headers import VERSION_HEADER
 from lepton_runtime.http import JSON_TYPE, Exchange
-from lepton_worker.inference.deadline import timeout_us
+from lepton_worker.inference.deadline import limited
 from lepton_worker.inference.repository import ReadyModel
 from lepton_worker.inference.repository_control import RepositoryControl
 from lepton_worker.inference.service import InferenceService
@@ -65,14 +64,14 @@ class RestApi:
     def handle(self, exchange: Exchange) -> None:
         """Answer, at once or later. Raises nothing: every error becomes an answer."""
         try:
-            self._route(exchange, _segments(exchange.path))
+            self._route(exchange, unquote(exchange.path).split("/")[1:])
         except LeptonError as error:
             reply_error(exchange, error)
         except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
             _log.exception("a request failed")
             reply_error(exchange, InternalError("the request failed"))
 
-    def _route(self, exchange: Exchange, path: Sequence[str]) -> None:
+    def _route(self, exchange: Exchange, path: list[str]) -> None:
         match path:
             case ["v2", "models", name, "infer"]:
                 self._infer(exchange, name, chosen_version(exchange))
@@ -156,8 +155,7 @@ class RestApi:
             request = InferenceRequest([model.signature.raw_tensor(body)], [], binary=True)
         else:
             request = decode_request(body, json_length)
-        limit_us = timeout_us(exchange.headers, request.timeout_us)
-        return request if limit_us == request.timeout_us else request._replace(timeout_us=limit_us)
+        return limited(request, exchange.headers)
 
     def _plain_body(self, exchange: Exchange) -> bytes:
         encoding = exchange.headers.get(b"content-encoding", b"identity").lower()
@@ -169,11 +167,6 @@ class RestApi:
                 hint=f"allowed are {', '.join(name.decode() for name in WINDOW_BITS)}",
             )
         return inflate(exchange.body, WINDOW_BITS[encoding], self._max_body_bytes)
-
-
-@lru_cache(1024)
-def _segments(path: str) -> tuple[str, ...]:
-    return tuple(unquote(path).split("/")[1:])
 
 
 def chosen_version(exchange: Exchange) -> str:
