@@ -19,8 +19,10 @@ from tests.support.training_job import (
     Result,
     assert_close,
     assert_same,
+    result_with_another_lighthouse,
     running,
     together,
+    undisturbed_result,
 )
 
 WHOLE = Kind(
@@ -37,15 +39,6 @@ SHARDED = WHOLE._replace(shards=2)
 
 def running_of(pids: list[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-
-
-async def undisturbed_result(folder: Path, kind: Kind) -> Result:
-    async with running(folder, kind) as job:
-        _, lighthouse = await job.lighthouse()
-        trainer = await job.warm()
-        await job.give(trainer, 0, lighthouse)
-        await trainer.until_told("trained")
-        return await job.result(trainer)
 
 
 @pytest.fixture(scope="module")
@@ -99,21 +92,7 @@ def test_a_killed_process_is_the_end_of_its_rank_which_is_replaced(
 
 
 def test_a_lost_lighthouse_costs_no_step(tmp_path: Path, undisturbed: Result) -> None:
-    async def train() -> None:
-        async with running(tmp_path, SHARDED) as job:
-            old, lighthouse = await job.lighthouse()
-            ranks = await job.ranks(lighthouse)
-            await ranks[0].until(together)
-            await old.kill()
-            _, moved = await job.lighthouse()
-            for rank in ranks:
-                await rank.child.tell({"op": "move_lighthouse", "address": moved})
-            await asyncio.gather(*(rank.until_told("trained") for rank in ranks))
-            result = await job.result(ranks[0])
-            assert_same(result, await job.result(ranks[1]))
-            assert_close(result, undisturbed)
-
-    asyncio.run(train())
+    assert_close(asyncio.run(result_with_another_lighthouse(tmp_path, SHARDED)), undisturbed)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

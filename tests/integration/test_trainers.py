@@ -9,22 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.training_job import Result, assert_close, assert_same, running, together
+from tests.support.training_job import (
+    Result,
+    assert_close,
+    assert_same,
+    result_with_another_lighthouse,
+    running,
+    together,
+    undisturbed_result,
+)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """The result of a run by one rank that nobody disturbs."""
-
-    async def train() -> Result:
-        async with running(tmp_path_factory.mktemp("undisturbed")) as job:
-            _, lighthouse = await job.lighthouse()
-            trainer = await job.warm()
-            await job.give(trainer, 0, lighthouse)
-            await trainer.until_told("trained")
-            return await job.result(trainer)
-
-    return asyncio.run(train())
+    return asyncio.run(undisturbed_result(tmp_path_factory.mktemp("undisturbed")))
 
 
 def test_a_killed_rank_is_replaced_and_the_result_is_the_undisturbed_one(
@@ -72,21 +70,7 @@ def test_a_rank_that_hangs_is_passed_over_and_catches_up(
 
 
 def test_a_lost_lighthouse_costs_no_step(tmp_path: Path, undisturbed: Result) -> None:
-    async def train() -> None:
-        async with running(tmp_path) as job:
-            old, lighthouse = await job.lighthouse()
-            ranks = await job.ranks(lighthouse)
-            await ranks[0].until(together)
-            await old.kill()
-            _, moved = await job.lighthouse()
-            for rank in ranks:
-                await rank.child.tell({"op": "move_lighthouse", "address": moved})
-            await asyncio.gather(*(rank.until_told("trained") for rank in ranks))
-            result = await job.result(ranks[0])
-            assert_same(result, await job.result(ranks[1]))
-            assert_close(result, undisturbed)
-
-    asyncio.run(train())
+    assert_close(asyncio.run(result_with_another_lighthouse(tmp_path)), undisturbed)
 
 
 def test_who_replaces_another_waits_for_those_who_look_for_a_new_lighthouse(

@@ -175,6 +175,32 @@ async def running(folder: Path, kind: Kind = WHOLE) -> AsyncGenerator[Job]:
             yield job
 
 
+async def undisturbed_result(folder: Path, kind: Kind = WHOLE) -> Result:
+    """The result of a run by one rank that nobody disturbs."""
+    async with running(folder, kind) as job:
+        _, lighthouse = await job.lighthouse()
+        trainer = await job.warm()
+        await job.give(trainer, 0, lighthouse)
+        await trainer.until_told("trained")
+        return await job.result(trainer)
+
+
+async def result_with_another_lighthouse(folder: Path, kind: Kind = WHOLE) -> Result:
+    """The result of two ranks whose lighthouse dies while they train."""
+    async with running(folder, kind) as job:
+        old, lighthouse = await job.lighthouse()
+        ranks = await job.ranks(lighthouse)
+        await ranks[0].until(together)
+        await old.kill()
+        _, moved = await job.lighthouse()
+        for rank in ranks:
+            await rank.child.tell({"op": "move_lighthouse", "address": moved})
+        await asyncio.gather(*(rank.until_told("trained") for rank in ranks))
+        result = await job.result(ranks[0])
+        assert_same(result, await job.result(ranks[1]))
+        return result
+
+
 def together(event: dict[str, Any]) -> bool:
     return event["event"] == "progress" and event["participants"] == 2
 
