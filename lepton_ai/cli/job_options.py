@@ -51,9 +51,9 @@ def job_options(
     memory: str,
     gpus: int,
     priority: int,
-    label: Sequence[str] | None,
     time_limit: str,
-    idempotency_key: str,
+    label: Sequence[str] | None = None,
+    idempotency_key: str = "",
 ) -> JobOptions:
     """What these options, as they are written, ask for.
 

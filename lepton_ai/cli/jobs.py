@@ -13,9 +13,7 @@ from lepton_ai.cli.arguments import (
     Json,
     Labels,
     parse_duration,
-    parse_range,
     parse_rungs,
-    parse_size,
     parse_space,
 )
 from lepton_ai.cli.job import job_app
@@ -34,7 +32,6 @@ from lepton_ai.cli.job_options import (
 )
 from lepton_ai.cli.output import age_text, print_json, print_table
 from lepton_ai.cli.scoring import batch_predict, evaluate
-from lepton_ai.cluster.jobs import JobOptions
 from lepton_ai.cluster.progress import state_text
 from lepton_ai.cluster.sweeping import Trial
 from lepton_ai.cluster.sync import Cluster
@@ -171,15 +168,13 @@ def sweep(  # noqa: PLR0917 - options, which typer passes by name
 
     if bool(minimize) == bool(maximize):
         raise InvalidArgumentError("what is best?", hint="give --minimize or --maximize METRIC")
-    fewest, most = parse_range(workers)
-    options = JobOptions(
-        workers=most,
-        min_workers=fewest,
+    options = job_options(
+        workers=workers,
         cpus=cpus,
-        memory_bytes=parse_size(memory),
+        memory=memory,
         gpus=gpus,
         priority=priority,
-        time_limit_s=parse_duration(time_limit),
+        time_limit=time_limit,
     )
     if not name:
         name = f"sweep-{uuid.uuid4().hex[:8]}"

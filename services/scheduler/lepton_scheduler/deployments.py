@@ -238,10 +238,9 @@ class _Deployment:
         Each swaps without a gap, and keeps what it has where it cannot: then the others are left
         as they are.
         """
-        spec = self._spec(version)
-        if not self.cluster.steps(spec):
+        wanted = self._wanted(version)
+        if wanted is None:
             return
-        wanted = self._served(spec)
         for task_id, task in sorted(self._answering(version).items()):
             if task.replica != wanted:
                 fresh = task_pb2.Task()
@@ -252,6 +251,11 @@ class _Deployment:
             if self.cluster.status_of(task).replica != wanted:
                 return
 
+    def _wanted(self, version: int) -> task_pb2.ReplicaTask | None:
+        """What replicas of a version are to serve; None while its models have not been seen."""
+        spec = self._spec(version)
+        return self._served(spec) if self.cluster.steps(spec) else None
+
     def _answering(self, version: int) -> dict[str, task_pb2.Task]:
         """The task of each replica that answers."""
         current = self._current(version)
@@ -259,7 +263,9 @@ class _Deployment:
 
     def _unrenewed(self, version: int) -> tuple[int, str]:
         """How many replicas do not serve yet as the spec says, and why one cannot."""
-        wanted = self._served(self._spec(version))
+        wanted = self._wanted(version)
+        if wanted is None:
+            return 0, ""
         statuses = map(self.cluster.status_of, self._answering(version).values())
         behind = [status for status in statuses if status.replica != wanted]
         return len(behind), next((status.reason for status in behind if status.reason), "")

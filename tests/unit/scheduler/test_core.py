@@ -348,6 +348,12 @@ def test_a_replica_leaves_a_drained_worker_once_another_answers() -> None:
     assert removal.task.node_id == "w1"
 
 
+def test_what_answers_is_ready_while_its_model_has_not_been_seen() -> None:
+    cluster = served(worker("w1"))
+    cluster.models.clear()
+    assert decide(NOW, cluster) == []
+
+
 def test_replicas_change_how_they_serve_one_after_the_other() -> None:
     cluster = served(worker("w1"), worker("w2"))
     cluster.deployments["digits"].spec.replicas = 2
