@@ -120,8 +120,13 @@ class InferenceServer:
         number = next(self._ids)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         await self._child.tell({**command, "id": number})
-        async with asyncio.timeout(_LOAD_S):
-            await future
+        try:
+            async with asyncio.timeout(_LOAD_S):
+                await future
+        except TimeoutError:
+            raise UnavailableError(
+                f"the inference server has not done it within {_LOAD_S:g} s"
+            ) from None
 
 
 def _tls_arguments(tls: TlsFiles | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from lepton_ai.errors import LeptonError
+from lepton_ai.errors import LeptonError, UnavailableError
 from lepton_ai.proto.v1 import deployment_pb2, task_pb2
 from lepton_worker.inference_server import InferenceServer
 from lepton_worker.ranks import Statuses
@@ -16,6 +16,7 @@ from lepton_worker.storage import WorkerStorage
 __all__ = ["Replicas"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("lepton.replicas")
+_RETRY_S = 1.0
 
 
 class Replicas:
@@ -71,6 +72,9 @@ class Replicas:
         except LeptonError as error:
             _log.warning("served as before", task=task.id, reason=str(error))
             await self._say(task, served, str(error))
+            if isinstance(error, UnavailableError):  # storage, or the server itself
+                await asyncio.sleep(_RETRY_S)
+                self._changed[task.id].set()
             return served
         await self._say(task, wanted)
         return wanted

@@ -6,7 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any, cast
 
-from lepton_ai.errors import InvalidArgumentError
+import pytest
+
+from lepton_ai.errors import InvalidArgumentError, UnavailableError
 from lepton_ai.proto.v1 import task_pb2
 from lepton_worker.replicas import Replicas
 
@@ -19,6 +21,7 @@ class Node:
     def __init__(self) -> None:
         self.serves: dict[tuple[str, str], Any] = {}
         self.said: asyncio.Queue[task_pb2.TaskStatus] = asyncio.Queue()
+        self.away = False
 
     async def fetch(self, object_id: str) -> Path:
         return Path("/cache") / object_id
@@ -26,6 +29,9 @@ class Node:
     async def load(self, name: str, version: str, steps: Any, options: Any) -> None:
         if options.get("max_batch_size") == 13:
             raise InvalidArgumentError("thirteen is no size")
+        if options and self.away:
+            self.away = False
+            raise UnavailableError("the server died")
         self.serves[name, version] = ([step["path"] for step in steps], options)
 
     async def unload(self, name: str, version: str) -> None:
@@ -43,7 +49,9 @@ class Node:
         await self.said.put(status)
 
 
-def test_a_replica_says_what_it_serves_by_now() -> None:
+def test_a_replica_says_what_it_serves_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lepton_worker.replicas._RETRY_S", 0)
+
     async def scenario() -> None:
         node = cast("Any", Node())
         replicas = Replicas(node, node, node)
@@ -67,6 +75,9 @@ def test_a_replica_says_what_it_serves_by_now() -> None:
             assert refused.replica.options.max_batch_size == 4
             assert node.serves["m", "3"][1] == {"max_batch_size": 4}
             assert (await told(5)).reason == ""
+            node.away = True
+            assert (await told(6)).reason == "the server died"
+            assert (await node.said.get()).replica.options.max_batch_size == 6
         running.cancel()
         await asyncio.wait([running])
         assert node.serves == {}
