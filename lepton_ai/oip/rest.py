@@ -131,17 +131,20 @@ def encode_answer(answer: Answer, binary: Sequence[bool]) -> tuple[bytes, int | 
     Returns:
         The body, and the length of its JSON part when raw bytes follow it.
     """
+    model_name, model_version, request_id, outputs = answer
     if all(binary):
-        buffers = [encode_raw(tensor) for tensor in answer.outputs]
-        sizes = [
-            (tensor.name, tensor.datatype, tensor.array.shape, len(buffer))
-            for tensor, buffer in zip(answer.outputs, buffers, strict=True)
-        ]
-        head = _raw_head(answer.model_name, answer.model_version, tuple(sizes))
+        buffers = [encode_raw(tensor) for tensor in outputs]
+        sizes = tuple(
+            [
+                (name, datatype, array.shape, len(buffer))
+                for (name, datatype, array), buffer in zip(outputs, buffers, strict=True)
+            ]
+        )
+        head = _raw_head(model_name, model_version, sizes)
     else:
         buffers = []
-        outputs: list[dict[str, Any]] = []
-        for tensor, raw in zip(answer.outputs, binary, strict=True):
+        specs: list[dict[str, Any]] = []
+        for tensor, raw in zip(outputs, binary, strict=True):
             spec: dict[str, Any] = {
                 "name": tensor.name,
                 "datatype": tensor.datatype,
@@ -152,10 +155,10 @@ def encode_answer(answer: Answer, binary: Sequence[bool]) -> tuple[bytes, int | 
                 spec["parameters"] = {"binary_data_size": len(buffers[-1])}
             else:
                 spec["data"] = _json_elements(tensor)
-            outputs.append(spec)
-        head = _answer_head(answer.model_name, answer.model_version, outputs)
-    if answer.request_id:
-        head = b'%b,"id":%b}' % (head[:-1], orjson.dumps(answer.request_id))
+            specs.append(spec)
+        head = _answer_head(model_name, model_version, specs)
+    if request_id:
+        head = b'%b,"id":%b}' % (head[:-1], orjson.dumps(request_id))
     return (b"".join((head, *buffers)), len(head)) if buffers else (head, None)
 
 

@@ -47,7 +47,10 @@ def decode_raw(
             f"input {name!r} holds {len(data)} bytes",
             hint=f"shape {list(shape)} of {datatype} is {count * dtype.itemsize} bytes",
         )
-    return Tensor(name, datatype, shaped(name, np.frombuffer(data, dtype), shape))
+    try:
+        return Tensor(name, datatype, np.ndarray(shape, dtype, data))
+    except ValueError:
+        raise _too_large(name, shape) from None
 
 
 def shaped(name: str, elements: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -60,9 +63,7 @@ def shaped(name: str, elements: NDArray[Any], shape: tuple[int, ...]) -> NDArray
     try:
         return elements.reshape(shape)
     except ValueError:
-        raise InvalidArgumentError(
-            f"tensor {name!r} has the shape {list(shape)}, too large"
-        ) from None
+        raise _too_large(name, shape) from None
 
 
 def encode_raw(tensor: Tensor) -> bytes:
@@ -83,6 +84,10 @@ def from_float32(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _too_large(name: str, shape: tuple[int, ...]) -> InvalidArgumentError:
+    return InvalidArgumentError(f"tensor {name!r} has the shape {list(shape)}, too large")
 
 
 def _decode_elements(name: str, data: bytes | memoryview, count: int) -> NDArray[Any]:

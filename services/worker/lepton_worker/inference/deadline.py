@@ -24,8 +24,9 @@ def limited(request: InferenceRequest, headers: dict[bytes, bytes]) -> Inference
     Raises:
         InvalidArgumentError: A header is not a time.
     """
-    limit_us = timeout_us(headers, request.timeout_us)
-    return request if limit_us == request.timeout_us else request._replace(timeout_us=limit_us)
+    if _GATEWAY_MS not in headers and _GRPC not in headers:
+        return request
+    return request._replace(timeout_us=timeout_us(headers, request.timeout_us))
 
 
 def timeout_us(headers: dict[bytes, bytes], parameter_us: int) -> int:

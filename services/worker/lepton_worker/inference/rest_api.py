@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -42,6 +42,8 @@ _VERSION: Final = VERSION_HEADER.encode()
 # Less is not worth the time.
 _COMPRESSED_BYTES: Final = 1024
 _COMPRESSED_AT_ONCE_BYTES: Final = 64 * 1024
+# What is longer does not exist, whole or not.
+_LONGEST_PATH: Final = 1024
 _REFUSED_WEIGHTS: Final = frozenset((b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"))
 
 
@@ -64,14 +66,14 @@ class RestApi:
     def handle(self, exchange: Exchange) -> None:
         """Answer, at once or later. Raises nothing: every error becomes an answer."""
         try:
-            self._route(exchange, unquote(exchange.path).split("/")[1:])
+            self._route(exchange, _steps(exchange.path[:_LONGEST_PATH]))
         except LeptonError as error:
             reply_error(exchange, error)
         except Exception:  # noqa: BLE001 - a defect becomes an answer, its details a log entry
             _log.exception("a request failed")
             reply_error(exchange, InternalError("the request failed"))
 
-    def _route(self, exchange: Exchange, path: list[str]) -> None:
+    def _route(self, exchange: Exchange, path: tuple[str, ...]) -> None:
         match path:
             case ["v2", "models", name, "infer"]:
                 self._infer(exchange, name, chosen_version(exchange))
@@ -167,6 +169,11 @@ class RestApi:
                 hint=f"allowed are {', '.join(name.decode() for name in WINDOW_BITS)}",
             )
         return inflate(exchange.body, WINDOW_BITS[encoding], self._max_body_bytes)
+
+
+@lru_cache(1024)
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(unquote(path).split("/")[1:])
 
 
 def chosen_version(exchange: Exchange) -> str:

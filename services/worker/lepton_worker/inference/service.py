@@ -194,7 +194,7 @@ class _Entry(NamedTuple):
 
 
 def _batch_key(arrays: list[NDArray[Any]]) -> Hashable:
-    return tuple(array.shape[1:] for array in arrays)
+    return tuple([array.shape[1:] for array in arrays])
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class Signature:
             InvalidArgumentError: An input is missing, unknown, repeated, or has the wrong type
                 or shape, or the batch is empty or too large.
         """
-        given = [TensorSpec(name, datatype, array.shape) for name, datatype, array in tensors]
-        return [tensors[place].array for place in _places(self, tuple(given))]
+        given = tuple([(name, datatype, array.shape) for name, datatype, array in tensors])
+        return [tensors[place].array for place in _places(self, given)]
 
     def rows(self, arrays: Sequence[NDArray[Any]]) -> int:
         """How many rows a request brings to a batch: 1 for a model without batching."""
@@ -91,8 +91,11 @@ class Signature:
 
 # Clients send tensors of the same few shapes again and again.
 @lru_cache(1024)
-def _places(signature: Signature, given: tuple[TensorSpec, ...]) -> tuple[int, ...]:
+def _places(
+    signature: Signature, tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
+) -> tuple[int, ...]:
     """Where each input of the model is among those given, which are checked."""
+    given = [TensorSpec(*tensor) for tensor in tensors]
     known = [spec.name for spec in signature.inputs]
     names = [spec.name for spec in given]
     if sorted(names) != sorted(known):
