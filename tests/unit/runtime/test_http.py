@@ -93,6 +93,67 @@ def test_a_request_and_its_answer() -> None:
     scenario(check)
 
 
+AGAIN = b"POST /v2?a=b HTTP/1.1\r\nX-Tag: 7\r\nContent-Length: 5\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tag"),
+    [
+        ([AGAIN + b"hello", AGAIN + b"world"], b"7"),
+        ([AGAIN + b"hello", AGAIN[:20], AGAIN[20:] + b"world"], b"7"),
+        ([AGAIN + b"hello", AGAIN, b"world"], b"7"),
+        ([AGAIN + b"hello" + AGAIN + b"world"], b"7"),
+        ([AGAIN + b"hello", AGAIN.replace(b"7", b"8") + b"world"], b"8"),
+        ([AGAIN + b"hello", AGAIN.replace(b"5", b"6") + b"worlds"], b"7"),
+        ([AGAIN + b"hello", AGAIN.replace(b"X-Tag: 7", b"Expect: 100-continue") + b"world"], None),
+    ],
+)
+def test_requests_that_repeat_each_other_are_each_read_right(
+    pieces: list[bytes], tag: bytes | None
+) -> None:
+    def check(peer: Peer) -> None:
+        answered = 0
+        for piece in (*pieces, AGAIN + b"third"):
+            peer.connection.data_received(piece)
+            while answered < len(peer.exchanges):
+                exchange = peer.exchanges[answered]
+                exchange.reply(200, b"", exchange.body)
+                answered += 1
+        bodies = [exchange.body for exchange in peer.exchanges]
+        assert [body[:5] for body in bodies] == [b"hello", b"world", b"third"]
+        tags = [exchange.headers.get(b"x-tag") for exchange in peer.exchanges]
+        assert tags == [b"7", tag, b"7"]
+        assert {exchange.path for exchange in peer.exchanges} == {"/v2"}
+        assert peer.transport.sent.count(b"HTTP/1.1 200") == 3
+        assert peer.server.buffered_bytes == 0
+
+    scenario(check)
+
+
+@pytest.mark.parametrize("body", [b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"], ids=["empty", "whole"])
+def test_bodies_in_chunks_that_repeat_each_other_are_each_read_right(body: bytes) -> None:
+    def check(peer: Peer) -> None:
+        for _ in range(3):
+            peer.send("POST /now HTTP/1.1", "Transfer-Encoding: chunked", body=body)
+        assert len({exchange.body for exchange in peer.exchanges}) == 1
+        assert len(peer.exchanges) == 3
+
+    scenario(check)
+
+
+def test_a_repeated_request_counts_towards_what_all_bodies_may_take() -> None:
+    def check(peer: Peer) -> None:
+        for _ in range(2):
+            peer.send("POST /now HTTP/1.1", "Content-Length: 100", body=bytes(100))
+        peer.server.buffered_bytes = 60
+        peer.send("POST /now HTTP/1.1", "Content-Length: 100", body=bytes(100))
+        assert len(peer.exchanges) == 2
+        assert b"HTTP/1.1 503" in peer.transport.sent
+        assert peer.server.buffered_bytes == 60
+
+    scenario(check)
+
+
 def test_pipelined_requests_are_answered_in_order() -> None:
     def check(peer: Peer) -> None:
         peer.connection.data_received(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -153,7 +153,7 @@ class InferenceService:
 
 
 def _finish(
-    model: ReadyModel, request_id: str, selected: list[int], finish: Finish, outcome: Outcome
+    model: ReadyModel, request_id: str, selected: Sequence[int], finish: Finish, outcome: Outcome
 ) -> None:
     if isinstance(outcome, LeptonError):
         finish(outcome)

@@ -58,14 +58,14 @@ class Signature:
         """How many rows a request brings to a batch: 1 for a model without batching."""
         return arrays[0].shape[0] if self.max_batch_size else 1
 
-    def select(self, names: Sequence[str]) -> list[int]:
+    def select(self, names: Sequence[str]) -> Sequence[int]:
         """The positions of the wanted outputs; all when no name is given.
 
         Raises:
             InvalidArgumentError: The model has no output of that name.
         """
         if not names:
-            return list(range(len(self.outputs)))
+            return range(len(self.outputs))
         known = [spec.name for spec in self.outputs]
         for name in names:
             if name not in known:
