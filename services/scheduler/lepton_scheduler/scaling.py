@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lepton_ai.proto.v1 import deployment_pb2
+from lepton_ai.proto.v1 import deployment_pb2, task_pb2
 from lepton_scheduler.cluster import Cluster
 
 __all__ = ["DEFAULT_CALM_S", "DEFAULT_OUTSTANDING", "MAX_CALM_S", "wanted_replicas"]
@@ -12,6 +12,7 @@ __all__ = ["DEFAULT_CALM_S", "DEFAULT_OUTSTANDING", "MAX_CALM_S", "wanted_replic
 DEFAULT_OUTSTANDING = 8
 DEFAULT_CALM_S = 60.0
 MAX_CALM_S = 600.0
+_ON_THE_WAY = (task_pb2.TASK_STATE_UNSPECIFIED, task_pb2.TASK_STATE_STARTING)
 # A single sample says little of a load that comes and goes within milliseconds.
 _RISE_S = 1.5
 
@@ -54,5 +55,17 @@ def _by_load(now: float, cluster: Cluster, deployment: deployment_pb2.Deployment
     lull = measures.under_way(now, gateways, spec.name, calm_s)
     if lull is None:
         return current
-    asleep = measures.is_quiet(now, gateways, spec.name, calm_s)
+    asleep = measures.is_quiet(now, gateways, spec.name, calm_s) and not any(
+        _has_just_come(now, cluster.status_of(task), calm_s)
+        for task in cluster.of_deployment(spec.name)
+        if not cluster.is_lost(task)
+    )
     return min(current, max(math.ceil(lull.peak / target), 0 if asleep else 1))
+
+
+def _has_just_come(now: float, status: task_pb2.TaskStatus, calm_s: float) -> bool:
+    """Whether a replica loads, or answers for less than a calm: nobody could ask it before."""
+    if status.state in _ON_THE_WAY:
+        return True
+    running = status.state == task_pb2.TASK_STATE_RUNNING
+    return running and status.updated_at.ToNanoseconds() / 1e9 > now - calm_s

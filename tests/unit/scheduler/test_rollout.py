@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lepton_ai.proto.v1 import deployment_pb2, node_pb2, serving_pb2
+from lepton_ai.proto.v1 import deployment_pb2, node_pb2, serving_pb2, task_pb2
 from lepton_scheduler.cluster import Cluster
 from lepton_scheduler.comparison import compare, disagreement
 from lepton_scheduler.measures import Count
@@ -327,6 +327,20 @@ def test_a_model_sleeps_when_nobody_asks_and_wakes_when_somebody_does() -> None:
     assert asked(scene, 0, seconds=3) == 0
     assert asked(scene, 0, seconds=30) == 0
     assert asked(scene, 0, seconds=1, waiting=1) == 1
+
+
+def test_a_replica_that_took_long_to_load_has_its_calm_before_it_sleeps() -> None:
+    scene = scaled(0, 4)
+    replica = task_pb2.ReplicaTask(deployment="m", version=1)
+    task = task_pb2.Task(id="m.1.0", node_id="w", node_incarnation="1", replica=replica)
+    scene.cluster.workers["w"] = node_pb2.Node(id="w", incarnation="1")
+    scene.cluster.tasks["w", task.id] = task
+    assert asked(scene, 0, seconds=30) == 1
+    status = task_pb2.TaskStatus(state=task_pb2.TASK_STATE_RUNNING)
+    status.updated_at.FromNanoseconds(int(scene.now * 1e9))
+    scene.cluster.statuses["w", task.id] = status
+    assert asked(scene, 0, seconds=9) == 1
+    assert asked(scene, 0, seconds=1) == 0
 
 
 def test_what_is_not_reported_changes_nothing() -> None:
