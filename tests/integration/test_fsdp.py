@@ -65,8 +65,9 @@ def test_two_ranks_of_two_processes_give_the_result_of_one(
     asyncio.run(train())
 
 
-def test_a_killed_process_is_the_end_of_its_rank_which_is_replaced(
-    tmp_path: Path, undisturbed: Result
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_is_the_end_of_its_rank_which_is_replaced(
+    tmp_path: Path, undisturbed: Result, number: signal.Signals
 ) -> None:
     async def train() -> None:
         async with running(tmp_path, SHARDED) as job:
@@ -74,7 +75,7 @@ def test_a_killed_process_is_the_end_of_its_rank_which_is_replaced(
             third = await job.warm()
             first, second = await job.ranks(lighthouse)
             await first.until(together)
-            os.kill(descendants(second.child.pid)[0], signal.SIGKILL)
+            os.kill(descendants(second.child.pid)[0], number)
             failed = await second.until_told("failed")
             assert (failed["error"], failed["user_error"]) == ("its process 1 of 2 died", False)
             async with asyncio.timeout(WAIT_S):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -16,14 +18,17 @@ from lepton_runtime.processes import die_with_parent
 from lepton_worker.channel import AgentChannel
 from lepton_worker.devices import see_only
 from lepton_worker.fellows import Fellows
+from lepton_worker.process_tree import is_stopped
 from lepton_worker.work import RankWork
 
 __all__ = ["fellows_of", "wait_for_notice"]
 
+_log = logging.getLogger("lepton.fellows")
 _LOOPBACK = "127.0.0.1"
 # In all else the first process speaks for the rank.
 _PASSED_ON = {"chunks_wanted", "failed"}
 _NOTICED_S = 1.0
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ def fellows_of(work: RankWork, channel: AgentChannel) -> Fellows:
     """Go on as one process for each shard, each with an accelerator of its own where there are any.
 
     What the agent says all of them hear. What the further ones say the first passes on, where it
-    is not what it says itself. When one dies all do. Call this before there are any threads.
+    is not what it says itself. When one dies all do, and one that is stopped is ended: the first
+    would tell other ranks that this one is well, and they would wait for it. Call this before
+    there are any threads.
 
     Returns:
         In each process, all of them.
@@ -64,6 +71,7 @@ def fellows_of(work: RankWork, channel: AgentChannel) -> Fellows:
         for fellow in fellows:
             channel.pass_on(fellow.told)
             threading.Thread(target=_attend, args=(fellow, channel), daemon=True).start()
+        threading.Thread(target=_watch, args=(fellows,), daemon=True).start()
         see_only(work.gpus[:1])
         return ShardingFellows(0, count, port, listening.detach())
 
@@ -95,6 +103,19 @@ def _copy(index: int, count: int, older: list[_Fellow]) -> _Fellow | None:
     os.dup2(theirs.fileno(), 1)
     theirs.close()
     return None
+
+
+def _watch(fellows: list[_Fellow]) -> None:
+    """End those that are found stopped twice in a row."""
+    stopped: set[int] = set()
+    while True:
+        time.sleep(_LOOK_S)
+        found = {fellow.pid for fellow in fellows if is_stopped(fellow.pid)}
+        for pid in found & stopped:
+            _log.warning("process %d of this rank was stopped and is ended", pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        stopped = found
 
 
 def _attend(fellow: _Fellow, channel: AgentChannel) -> None:

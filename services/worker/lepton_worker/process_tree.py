@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-__all__ = ["descendants", "memory_bytes"]
+__all__ = ["descendants", "is_stopped", "memory_bytes"]
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB", re.MULTILINE)
@@ -19,14 +19,22 @@ def descendants(pid: int) -> list[int]:
     children: defaultdict[int, list[int]] = defaultdict(list)
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
-            # After the name, which is in brackets and may hold anything: state and parent.
             with contextlib.suppress(OSError, IndexError):
-                stat = Path(entry.path, "stat").read_bytes()
-                children[int(stat.rpartition(b")")[2].split()[1])].append(int(entry.name))
+                _, parent = _state_and_parent(int(entry.name))
+                children[parent].append(int(entry.name))
     found = list(children[pid])
     for each in found:  # grows as it goes
         found += children[each]
     return found
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process, so that none of its threads goes on."""
+    try:
+        state, _ = _state_and_parent(pid)
+    except (OSError, IndexError):
+        return False  # it has ended
+    return state == b"T"
 
 
 def memory_bytes(pid: int, limit_bytes: int) -> int:
@@ -39,6 +47,12 @@ def memory_bytes(pid: int, limit_bytes: int) -> int:
     processes = [pid, *descendants(pid)]
     resident = sum(map(_resident, processes))
     return resident if resident <= limit_bytes else sum(map(_proportional, processes))
+
+
+def _state_and_parent(pid: int) -> tuple[bytes, int]:
+    # After the name, which is in brackets and may hold anything.
+    stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return stat[0], int(stat[1])
 
 
 def _resident(pid: int) -> int:
