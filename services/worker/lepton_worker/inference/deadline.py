@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lepton_ai.errors import InvalidArgumentError
-from lepton_ai.oip.rest import InferenceRequest
 
 # Envoy tells its upstreams how long it will wait; gRPC clients send their deadline.
 _GATEWAY_MS = b"x-envoy-expected-rq-timeout-ms"
@@ -18,29 +17,20 @@ _GRPC_UNIT_US = {
 }
 
 
-def limited(request: InferenceRequest, headers: dict[bytes, bytes]) -> InferenceRequest:
-    """A request with the shortest of its timeouts.
-
-    Raises:
-        InvalidArgumentError: A header is not a time.
-    """
-    if _GATEWAY_MS not in headers and _GRPC not in headers:
-        return request
-    return request._replace(timeout_us=timeout_us(headers, request.timeout_us))
-
-
 def timeout_us(headers: dict[bytes, bytes], parameter_us: int) -> int:
     """The shortest of a request's timeouts in microseconds; 0 when it has none.
 
     Raises:
         InvalidArgumentError: A header is not a time.
     """
+    if _GATEWAY_MS not in headers and _GRPC not in headers:
+        return parameter_us
     limits_us = [parameter_us] if parameter_us else []
     if (gateway_ms := headers.get(_GATEWAY_MS)) is not None:
         limits_us.append(_number(_GATEWAY_MS, gateway_ms) * 1000)
     if (grpc := headers.get(_GRPC)) is not None:
         limits_us.append(_grpc_us(grpc))
-    return max(1, min(limits_us)) if limits_us else 0
+    return max(1, min(limits_us))
 
 
 def _grpc_us(value: bytes) -> int:

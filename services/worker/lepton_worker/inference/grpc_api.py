@@ -30,7 +30,7 @@ from lepton_ai.oip.rest import Answer
 from lepton_runtime.http import Exchange
 from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_worker.inference import reflection
-from lepton_worker.inference.deadline import limited
+from lepton_worker.inference.deadline import timeout_us
 from lepton_worker.inference.grpc_codec import encode_answer, make_request, read_request
 from lepton_worker.inference.repository_control import RepositoryControl
 from lepton_worker.inference.rest_api import chosen_version
@@ -97,8 +97,10 @@ class GrpcApi:
     def _model_infer(self, exchange: Exchange) -> None:
         head, raw = read_request(exchange.body)
         model = self._service.admit(head.model_name, head.model_version or chosen_version(exchange))
-        request = limited(make_request(head, raw), exchange.headers)
-        self._service.infer(model, request, exchange, partial(_reply_answer, exchange))
+        request = make_request(head, raw)
+        limit_us = timeout_us(exchange.headers, request.timeout_us)
+        finish = partial(_reply_answer, exchange)
+        self._service.infer(model, request, limit_us, exchange, finish)
 
     def _server_live(self, exchange: Exchange) -> None:
         _reply(exchange, pb.ServerLiveResponse(live=True))

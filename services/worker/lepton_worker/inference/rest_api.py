@@ -30,7 +30,7 @@ from lepton_ai.oip.rest import (
 from lepton_runtime.compression import WINDOW_BITS, deflate, inflate
 from lepton_runtime.headers import VERSION_HEADER
 from lepton_runtime.http import JSON_TYPE, Exchange
-from lepton_worker.inference.deadline import limited
+from lepton_worker.inference.deadline import timeout_us
 from lepton_worker.inference.repository import ReadyModel
 from lepton_worker.inference.repository_control import RepositoryControl
 from lepton_worker.inference.service import InferenceService
@@ -148,16 +148,15 @@ class RestApi:
         model = self._service.admit(name, version)
         request = self._decode(exchange, model)
         finish = partial(_reply_answer, exchange, request)
-        self._service.infer(model, request, exchange, finish)
+        limit_us = timeout_us(exchange.headers, request.timeout_us)
+        self._service.infer(model, request, limit_us, exchange, finish)
 
     def _decode(self, exchange: Exchange, model: ReadyModel) -> InferenceRequest:
         body = self._plain_body(exchange)
         json_length = _json_length(exchange)
         if json_length == 0:
-            request = InferenceRequest([model.signature.raw_tensor(body)], [], binary=True)
-        else:
-            request = decode_request(body, json_length)
-        return limited(request, exchange.headers)
+            return InferenceRequest([model.signature.raw_tensor(body)], [], binary=True)
+        return decode_request(body, json_length)
 
     def _plain_body(self, exchange: Exchange) -> bytes:
         encoding = exchange.headers.get(b"content-encoding", b"identity").lower()

@@ -51,9 +51,21 @@ class InferenceService:
         return model
 
     def infer(
-        self, model: ReadyModel, request: InferenceRequest, caller: Caller, finish: Finish
+        self,
+        model: ReadyModel,
+        request: InferenceRequest,
+        limit_us: int,
+        caller: Caller,
+        finish: Finish,
     ) -> None:
         """Answer a request later, by calling `finish` on the event loop.
+
+        Args:
+            model: What answers.
+            request: The request.
+            limit_us: Microseconds after which its answer is of no use; 0 for never.
+            caller: Who waits.
+            finish: Called once.
 
         Raises:
             LeptonError: The request does not fit the model, or is refused now.
@@ -74,7 +86,7 @@ class InferenceService:
             key=_batch_key(arrays),
             priority=request.priority or DEFAULT_PRIORITY,
             arrived_ns=now_ns,
-            deadline_ns=now_ns + request.timeout_us * 1000 if request.timeout_us else 0,
+            deadline_ns=now_ns + limit_us * 1000 if limit_us else 0,
             caller=caller,
             finish=answered,
         )
