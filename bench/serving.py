@@ -115,8 +115,9 @@ class Bench:
         self.seen["batches of 64, of the engine's rate"] = rows_per_s / engine
 
     def beside(self, peer: Target, own: Iterable[Target], rounds: int) -> None:
-        """Turns with a peer at 64 connections."""
+        """Turns with a peer at 64 connections, once it is as warm as Lepton is by now."""
         for theirs in peer.ways:
+            load.run(peer, theirs, MANY, self._seconds)
             for _ in range(rounds):
                 for target in (peer, *own):
                     way = next(way for way in target.ways if way.kind == theirs.kind)

@@ -69,6 +69,12 @@ def json_request() -> bytes:
     return json.dumps({"inputs": [spec]}).encode()
 
 
+def array_request() -> bytes:
+    """An image as nested lists, for servers whose arguments are arrays."""
+    rows = [[round(float(value), 6) for value in row] for row in images(1)[0, 0]]
+    return json.dumps({"image": [[rows]]}).encode()
+
+
 def raw_request() -> bytes:
     """An image and nothing else, for servers that speak no protocol."""
     return images(1).tobytes()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tools import cnn
 from tools.ours import free_port
-from tools.target import Target, Way, json_scores, oip_ways
+from tools.target import Target, Way, json_array, json_scores, oip_ways
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".make" / "peers"
 SERVERS = Path(__file__).parent / "servers"
@@ -163,6 +163,33 @@ def _mlserver(python: Path, folder: Path) -> Command:
     return arguments, tuple(way for way in ways if way.kind != "binary")
 
 
+def _kserve(python: Path, folder: Path) -> Command:
+    http, grpc, quiet = free_port(), free_port(), folder / "logging.json"
+    quiet.write_text(json.dumps({"version": 1}))
+    arguments = [
+        *(str(python), str(SERVERS / "kserve_server.py"), f"--http_port={http}"),
+        *(f"--grpc_port={grpc}", "--workers=2", "--enable_latency_logging=false"),
+        f"--log_config_file={quiet}",
+    ]
+    return arguments, oip_ways(f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+
+
+def _bentoml(python: Path, folder: Path) -> Command:
+    port = free_port()
+    arguments = [
+        *(str(python.parent / "bentoml"), "serve", "bentoml_service:Cnn"),
+        *(f"--working-dir={SERVERS}", "--host=127.0.0.1", f"--port={port}"),
+    ]
+    url, kind = f"http://127.0.0.1:{port}/array", {"content-type": "application/json"}
+    return arguments, (Way("JSON", url, cnn.array_request(), kind, json_array),)
+
+
+def _litserve(python: Path, folder: Path) -> Command:
+    port = free_port()
+    arguments = [str(python), str(SERVERS / "litserve_server.py"), str(port)]
+    return arguments, tuple(way for way in _bare_ways(port) if way.kind == "JSON")
+
+
 PEERS = (
     Peer("Mosec", ("mosec",), _mosec),
     Peer(
@@ -173,4 +200,16 @@ PEERS = (
     ),
     Peer("pytriton", ("nvidia-pytriton",), _pytriton),
     Peer("MLServer", ("mlserver",), _mlserver),
+    Peer("KServe", ("kserve",), _kserve),
+    Peer(
+        "BentoML",
+        ("bentoml", "uvloop", "httptools"),
+        _bentoml,
+        environment=(
+            ("BENTOML_HOME", str(ENVIRONMENTS / "bentoml" / "home")),
+            ("BENTOML_DO_NOT_TRACK", "true"),
+            ("OTEL_SDK_DISABLED", "true"),
+        ),
+    ),
+    Peer("LitServe", ("litserve",), _litserve),
 )

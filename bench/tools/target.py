@@ -151,6 +151,10 @@ def json_scores(body: bytes, headers: Mapping[str, str]) -> np.ndarray:
     return np.array(json.loads(body)["outputs"][0]["data"], np.float32)
 
 
+def json_array(body: bytes, headers: Mapping[str, str]) -> np.ndarray:
+    return np.array(json.loads(body), np.float32)
+
+
 def _oip_scores(body: bytes, headers: Mapping[str, str]) -> np.ndarray:
     length = headers.get(JSON_LENGTH_HEADER)
     return decode_answer(body, int(length) if length else None).outputs[0].array
