@@ -1,7 +1,7 @@
-"""What integration tests share: a gateway, and an unmodified `tritonclient`.
+"""What integration tests share: a gateway, and clients of others, unmodified.
 
-The latter pins an older protobuf than Lepton, so it lives in an environment of its own, which is
-made once below `.make/`.
+Each of the latter lives in an environment of its own beside Lepton's SDK, which is made once below
+`.make/`, from what the installer picks and not from Lepton's pinned versions.
 """
 
 from __future__ import annotations
@@ -18,22 +18,31 @@ from gateway_cluster import Cluster, Replica, eventually, save_doubling
 from onnx import TensorProto, helper
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIREMENTS = ("tritonclient[http,grpc]==2.73.0", "numpy")
+INSTALL_S = 300
+
+
+def client_python(name: str, *requirements: str) -> Path:
+    """The Python of the environment with that client."""
+    folder = ROOT / ".make" / name
+    python, marker = folder / "bin" / "python", folder / "installed"
+    wanted = ["--editable", str(ROOT), *requirements]
+    if not marker.exists() or marker.read_text() != repr(wanted):
+        venv.create(folder, with_pip=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", *wanted]
+        if subprocess.run(install, check=False, timeout=INSTALL_S).returncode != 0:
+            pytest.skip(f"{name} cannot be installed here")
+        marker.write_text(repr(wanted))
+    return python
 
 
 @pytest.fixture(scope="session")
 def triton_python() -> Path:
-    """The Python of the environment that has `tritonclient`."""
-    folder = ROOT / ".make" / "tritonclient"
-    python = folder / "bin" / "python"
-    marker = folder / "installed"
-    if not marker.exists():
-        venv.create(folder, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS]
-        if subprocess.run(install, check=False, timeout=300).returncode != 0:
-            pytest.skip("tritonclient cannot be installed here")
-        marker.touch()
-    return python
+    return client_python("tritonclient", "tritonclient[http,grpc]==2.73.0")
+
+
+@pytest.fixture(scope="session")
+def kserve_python() -> Path:
+    return client_python("kserve", "kserve==0.21.0")
 
 
 def save_model(path: Path, node: onnx.NodeProto, elem_type: int, columns: int) -> Path:

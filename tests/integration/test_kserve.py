@@ -1,12 +1,7 @@
-"""KServe's unmodified clients against the inference server.
-
-`kserve` brings three hundred megabytes with it, so no environment is made for it here:
-LEPTON_KSERVE_PYTHON names a Python that has it.
-"""
+"""KServe's unmodified clients against the inference server, in one process with the SDK."""
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -17,7 +12,6 @@ import grpc
 import pytest
 
 CALLS = Path(__file__).parent / "kserve" / "calls.py"
-ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60.0
 
 
@@ -44,10 +38,9 @@ def addresses(triton_models: dict[str, Path]) -> Iterator[list[str]]:
         assert server.wait(TIMEOUT_S) == 0
 
 
-@pytest.mark.skipif("LEPTON_KSERVE_PYTHON" not in os.environ, reason="needs LEPTON_KSERVE_PYTHON")
-@pytest.mark.parametrize("first", ["kserve", "lepton_ai"])
-def test_every_call_works_beside_lepton_ai(addresses: list[str], first: str) -> None:
-    calls = [os.environ["LEPTON_KSERVE_PYTHON"], str(CALLS), *addresses, first]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    finished = subprocess.run(calls, env=environment, check=False, timeout=TIMEOUT_S)
-    assert finished.returncode == 0
+@pytest.mark.parametrize("first", ["kserve", "lepton_ai.cluster.client"])
+def test_every_call_works_beside_lepton_ai(
+    kserve_python: Path, addresses: list[str], first: str
+) -> None:
+    calls = [str(kserve_python), str(CALLS), *addresses, first]
+    assert subprocess.run(calls, check=False, timeout=TIMEOUT_S).returncode == 0

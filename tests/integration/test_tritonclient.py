@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CALLS = Path(__file__).parent / "tritonclient" / "calls.py"
 TIMEOUT_S = 60.0
 
@@ -34,3 +36,12 @@ def test_every_call_works(triton_python: Path, triton_models: dict[str, Path]) -
     finally:
         server.terminate()
         assert server.wait(TIMEOUT_S) == 0
+
+
+@pytest.mark.parametrize(
+    "modules",
+    ["tritonclient.grpc, lepton_ai.cluster.client", "lepton_ai.cluster.client, tritonclient.grpc"],
+)
+def test_it_shares_a_process_with_the_sdk(triton_python: Path, modules: str) -> None:
+    imports = [str(triton_python), "-c", f"import {modules}"]
+    assert subprocess.run(imports, check=False, timeout=TIMEOUT_S).returncode == 0

@@ -5,7 +5,7 @@ import warnings
 
 from lepton_ai.proto.v1 import storage_pb2 as lepton__ai_dot_proto_dot_v1_dot_storage__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 

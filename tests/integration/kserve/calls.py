@@ -1,7 +1,7 @@
-"""KServe's own clients; runs with a Python that has `kserve`, beside `lepton_ai`.
+"""KServe's own clients; runs in an environment of its own that has `kserve` and `lepton_ai`.
 
-Arguments: the HTTP address, the gRPC address, and which of the two packages to import first. Exits
-with 0 if all is as it should be. The server has `tens`, which multiplies rows of four by ten.
+Arguments: the HTTP address, the gRPC address, and which of the two to import first. Exits with 0
+if all is as it should be. The server has `tens`, which multiplies rows of four by ten.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ async def check(kserve: Any, http_address: str, grpc_address: str) -> None:
 
 def main(http_address: str, grpc_address: str, first: str) -> None:
     importlib.import_module(first)
-    importlib.import_module("lepton_ai")
-    importlib.import_module("kserve.inference_client")
+    importlib.import_module("lepton_ai.cluster.client")
     asyncio.run(check(importlib.import_module("kserve"), http_address, grpc_address))
 
 
