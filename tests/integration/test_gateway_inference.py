@@ -33,6 +33,7 @@ from lepton_runtime.oip import grpc_service_pb2 as pb
 from lepton_runtime.state import Remove
 
 TRITON_CALLS = Path(__file__).parent / "tritonclient" / "calls.py"
+KSERVE_CALLS = Path(__file__).parent / "kserve" / "calls.py"
 
 
 def test_inference_over_rest_and_grpc(cluster: Cluster) -> None:
@@ -205,8 +206,8 @@ def test_reflection_describes_what_is_offered(cluster: Cluster) -> None:
     assert "ModelInferRequest" in {message.name for message in described.message_type}
 
 
-def test_an_unmodified_tritonclient(
-    cluster: Cluster, triton_python: Path, triton_models: dict[str, Path]
+def test_unmodified_clients_of_others(
+    cluster: Cluster, triton_python: Path, kserve_python: Path, triton_models: dict[str, Path]
 ) -> None:
     with ExitStack() as stack:
         replica = Replica(stack, triton_models["tens:1"], "tens")
@@ -217,11 +218,16 @@ def test_an_unmodified_tritonclient(
         eventually(lambda: cluster.infer("tens", [1.0] * 4).status == 200)
         eventually(lambda: cluster.request("GET", "/v2/models/echo").status == 200)
         address = f"127.0.0.1:{cluster.port}"
-        calls = [str(triton_python), str(TRITON_CALLS), address, address, cluster.keys.token()]
-        done = subprocess.run(calls, check=False, timeout=TIMEOUT_S)
+        token = cluster.keys.token()
+        triton = [str(triton_python), str(TRITON_CALLS), address, address, token]
+        kserve = [str(kserve_python), str(KSERVE_CALLS), address, address, "kserve", token]
+        done = [
+            subprocess.run(calls, check=False, timeout=TIMEOUT_S).returncode
+            for calls in (triton, kserve)
+        ]
         cluster.commit(Remove(keys.deployment("tens")))
         cluster.remove("echo", 0)
-    assert done.returncode == 0
+    assert done == [0, 0]
 
 
 def test_the_server_describes_itself(cluster: Cluster) -> None:
