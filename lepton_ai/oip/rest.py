@@ -415,7 +415,9 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name, "")
+    value = fields.get(name)
+    if value is None:  # as some servers write what they do not say
+        return ""
     if isinstance(value, str):
         return value
     raise InvalidArgumentError(f"field {name!r} is {value!r}", hint="it has to be a text")

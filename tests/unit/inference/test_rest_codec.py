@@ -211,6 +211,11 @@ def test_datatypes_of_arrays() -> None:
         datatype_of(np.dtype(complex))
 
 
+def test_an_answer_may_leave_its_version_and_id_open() -> None:
+    answer = decode_answer(b'{"model_name": "m", "model_version": null, "id": null, "outputs": []}')
+    assert answer == Answer("m", "", "", [])
+
+
 def test_each_answer_has_the_id_of_its_own_request() -> None:
     outputs = [Tensor("y", "FP32", np.ones((1, 2), np.float32))]
     for request_id in ("a", "", 'b"', "c" * 1000):

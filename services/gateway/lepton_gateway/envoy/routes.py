@@ -41,6 +41,9 @@ _SERVICES = {
     "StorageService": STORAGE_CLUSTER,
     "GatewayService": GATEWAY_CLUSTER,
 }
+# A replica that died has the fewest requests under way, so that three of four choices among two fall
+# on it again: after so many the odds of a retry there are one in ten thousand.
+_CHOICES = 32
 _ANOTHER_HOST = [
     {
         "name": "envoy.retry_host_predicates.previous_hosts",
@@ -58,7 +61,7 @@ _INFERENCE_RETRY = {
     "retriable_status_codes": [429, 503],
     "num_retries": 1,
     "retry_host_predicate": _ANOTHER_HOST,
-    "host_selection_retry_max_attempts": 5,
+    "host_selection_retry_max_attempts": _CHOICES,
     "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.25s"},
 }
 # Management calls may change something: again only if the first try never reached a service.
@@ -66,7 +69,7 @@ _MANAGEMENT_RETRY = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
     "num_retries": 3,
     "retry_host_predicate": _ANOTHER_HOST,
-    "host_selection_retry_max_attempts": 5,
+    "host_selection_retry_max_attempts": _CHOICES,
 }
 
 
