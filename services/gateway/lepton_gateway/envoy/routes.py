@@ -41,8 +41,8 @@ _SERVICES = {
     "StorageService": STORAGE_CLUSTER,
     "GatewayService": GATEWAY_CLUSTER,
 }
-# A replica that died has the fewest requests under way, so that three of four choices among two fall
-# on it again: after so many the odds of a retry there are one in ten thousand.
+# A replica that died has the fewest requests under way: among two, three of four choices fall on it
+# again. So many leave a retry odds of one in ten thousand to get there.
 _CHOICES = 32
 _ANOTHER_HOST = [
     {
