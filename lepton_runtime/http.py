@@ -262,6 +262,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request starts."""
+        self._receiving = True
         self._begin()
 
     def on_url(self, url: bytes) -> None:

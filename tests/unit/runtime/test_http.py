@@ -130,6 +130,19 @@ def test_requests_that_repeat_each_other_are_each_read_right(
     scenario(check)
 
 
+def test_a_body_that_looks_like_the_request_before_is_a_body() -> None:
+    def check(peer: Peer) -> None:
+        now, body = AGAIN.replace(b"/v2?a=b", b"/now") + b"hello", AGAIN + b"world"
+        head = b"POST /now HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+        peer.connection.data_received(AGAIN + b"again")
+        peer.exchanges[0].reply(200, b"", b"")
+        peer.connection.data_received(now + head)
+        peer.connection.data_received(body)
+        assert [exchange.body for exchange in peer.exchanges] == [b"again", b"hello", body]
+
+    scenario(check)
+
+
 @pytest.mark.parametrize("body", [b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"], ids=["empty", "whole"])
 def test_bodies_in_chunks_that_repeat_each_other_are_each_read_right(body: bytes) -> None:
     def check(peer: Peer) -> None:
