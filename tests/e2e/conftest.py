@@ -24,7 +24,7 @@ from lepton_ai.preprocessing import MinMaxScaler
 from lepton_runtime.etcd import EtcdState
 
 
-def until(holds: Callable[[], bool], timeout_s: float = 30.0) -> float:
+def until(holds: Callable[[], bool], timeout_s: float = 60.0) -> float:
     """Wait for a condition; returns the seconds that it took."""
     began = time.monotonic()
     while not holds():

@@ -216,6 +216,7 @@ def test_an_alias_moves_a_deployment_under_load(cluster, command, published):
 def is_up(cluster, name, version):
     """Whether it is announced that a version serves alone."""
     found = cluster.client.deployment(name)
+    assert found.state != deployment_pb2.DEPLOYMENT_STATE_ROLLED_BACK, found.reason
     ready = found.state == deployment_pb2.DEPLOYMENT_STATE_READY
     return ready and found.serving_version == version
 
