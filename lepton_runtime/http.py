@@ -204,7 +204,8 @@ class Connection(asyncio.Protocol):
         """Parse; complete requests reach the handler from within."""
         if self._deaf:
             return
-        if not self._receiving:
+        begins = not self._receiving
+        if begins:
             if len(data) == self._known.size_bytes and data.startswith(self._known.head):
                 self._take_again(data)
                 return
@@ -214,13 +215,14 @@ class Connection(asyncio.Protocol):
             data = self._opening + data
             if self._speaks_http2(data):
                 return
-        self._parse(data)
+        self._parse(data, begins)
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes, begins: bool) -> None:
         headers = self._headers
         try:
             self._parser.feed_data(data)
-            self._remember(data)
+            if begins and not self._receiving:
+                self._remember(data)
         except httptools.HttpParserUpgrade:
             # The request itself has been handed over; the other protocol is not offered.
             self._keep_alive = False
@@ -307,9 +309,10 @@ class Connection(asyncio.Protocol):
         return self._url.partition(b"?")[0].decode("latin-1")
 
     def _remember(self, data: bytes) -> None:
-        """Know the head again, if it and its whole body are all of the data."""
-        if self._receiving:
-            return
+        """Know the head again, if it and its whole body are all of the data.
+
+        The data has to begin and to end between requests, or part of a head would pass for one.
+        """
         length = self._headers.get(b"content-length")
         start = data.find(_HEAD_END) + len(_HEAD_END)
         if (

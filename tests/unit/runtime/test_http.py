@@ -130,6 +130,23 @@ def test_requests_that_repeat_each_other_are_each_read_right(
     scenario(check)
 
 
+@pytest.mark.parametrize("before", [b"GET /x HTTP/1.1\r\nX: ", AGAIN + b"hel"])
+def test_a_piece_that_looks_like_a_request_is_not_one(before: bytes) -> None:
+    def check(peer: Peer) -> None:
+        rest = b"" if before.startswith(b"GET") else b"lo"
+        answered = 0
+        for piece in (before, rest + AGAIN + b"again", AGAIN + b"third"):
+            peer.connection.data_received(piece)
+            while answered < len(peer.exchanges):
+                peer.exchanges[answered].reply(200, b"", b"")
+                answered += 1
+        exchange = peer.exchanges[-1]
+        assert (exchange.method, exchange.path, exchange.body) == ("POST", "/v2", b"third")
+        assert exchange.headers == {b"x-tag": b"7", b"content-length": b"5"}
+
+    scenario(check)
+
+
 def test_a_body_that_looks_like_the_request_before_is_a_body() -> None:
     def check(peer: Peer) -> None:
         now, body = AGAIN.replace(b"/v2?a=b", b"/now") + b"hello", AGAIN + b"world"
