@@ -108,7 +108,9 @@ def published(cluster):
 
 
 def replicas(cluster, name):
-    return [task for task in cluster.client.nodes() if task.tasks]
+    """The tasks that serve a deployment."""
+    tasks = map(task_pb2.Task.FromString, cluster.records(keys.TASKS))
+    return [task for task in tasks if task.replica.deployment == name]
 
 
 def test_a_new_version_takes_over_under_load(cluster, command, published):
@@ -190,7 +192,7 @@ def test_replicas_come_and_go_under_load(cluster, published):
         cluster.client.deploy("rolling", name="moving", version=1, replicas=2)
         load.more()
         cluster.client.deploy("rolling", name="moving", version=1, replicas=1)
-        until(lambda: sum(node.tasks for node in cluster.client.nodes()) == 2)
+        until(lambda: len(replicas(cluster, "moving")) == 1)
         load.more()
         cluster.client.deploy("rolling", name="moving", version=1, replicas=2)
         load.more()
@@ -243,7 +245,6 @@ def test_a_model_sleeps_wakes_for_a_request_and_sleeps_again(cluster, published)
 def asleep(cluster, name):
     """Whether it is announced that no replica is left."""
     found = cluster.client.deployment(name)
-    tasks = map(task_pb2.Task.FromString, cluster.records(keys.TASKS))
     state = found.state == deployment_pb2.DEPLOYMENT_STATE_ASLEEP
-    assert not state or not any(task.replica.deployment == name for task in tasks)
+    assert not state or not replicas(cluster, name)
     return state

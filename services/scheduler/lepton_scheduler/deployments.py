@@ -278,12 +278,12 @@ class _Deployment:
         if fresh.state != deployment_pb2.DEPLOYMENT_STATE_READY:
             return
         others = {t.replica.version for t in self.tasks if t.replica.version not in held}
-        if fresh.rejected_generation == fresh.generation:
-            fresh.state = deployment_pb2.DEPLOYMENT_STATE_ROLLED_BACK
-            fresh.reason = fresh.rejected_reason
-        elif others:
+        if others:
             fresh.state = deployment_pb2.DEPLOYMENT_STATE_PROGRESSING
             fresh.reason = f"version {min(others)} answers its last requests"
+        elif fresh.rejected_generation == fresh.generation:
+            fresh.state = deployment_pb2.DEPLOYMENT_STATE_ROLLED_BACK
+            fresh.reason = fresh.rejected_reason
         elif fresh.HasField("rollout"):
             fresh.state, fresh.reason = self._rollout_verdict()
 
