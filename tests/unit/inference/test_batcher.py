@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lepton_ai.errors import DeadlineExceededError, InternalError, UnavailableError
 from lepton_worker.inference.batcher import Batcher, Lane
 from lepton_worker.inference.queue import Outcome, RequestQueue, Work
-from lepton_worker.inference.signature import Signature
+from lepton_worker.inference.signature import Signature, TensorSpec
 
 TIMEOUT_S = 10.0
 
@@ -25,6 +25,7 @@ class Doubler:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.threads: list[str] = []
         self.entered = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
@@ -37,6 +38,7 @@ class Doubler:
         assert self.gate.wait(TIMEOUT_S)
         (x,) = arrays
         self.sizes.append(len(x))
+        self.threads.append(threading.current_thread().name)
         if (x < 0).any():
             raise ValueError("negative")
         return [x * 2]
@@ -206,5 +208,44 @@ def test_a_waiting_batch_holds_no_other_model_up() -> None:
         assert not patient.done()
         submit(batcher, lane, *[1.0] * 7)
         await patient
+
+    run(scenario)
+
+
+def test_what_takes_a_moment_is_computed_on_the_loop() -> None:
+    async def scenario(batcher: Batcher, lane: Lane, model: Doubler) -> None:
+        await submit(batcher, lane, 1.0)  # nobody knows yet how long it takes
+        lane.queue.row_ns = 1000
+        both = [submit(batcher, lane, value) for value in (2.0, 3.0)]
+        assert [(await future)[0].tolist() for future in both] == [[[4.0]], [[6.0]]]
+        lane.queue.row_ns = 1_000_000
+        await submit(batcher, lane, 1.0)
+        assert model.threads == ["compute-0", "MainThread", "compute-0"]
+        assert model.sizes == [1, 2, 1]
+
+    run(scenario)
+
+
+def test_on_the_loop_more_than_a_batch_is_computed_in_turns() -> None:
+    async def scenario(batcher: Batcher, lane: Lane, model: Doubler) -> None:
+        other = Lane("other:1", model, RequestQueue(8, capacity=100))
+        lane.queue.row_ns = other.queue.row_ns = 1000
+        asked = [submit(batcher, lane, 1.0, 2.0, 3.0) for _ in range(4)]
+        asked.append(submit(batcher, other, 1.0))
+        await asyncio.gather(*asked)
+        assert model.sizes == [6, 1, 6]
+        assert set(model.threads) == {"MainThread"}
+        assert (lane.pending, other.pending) == (0, 0)
+
+    run(scenario)
+
+
+def test_rows_of_any_length_are_computed_beside_the_loop() -> None:
+    async def scenario(batcher: Batcher, _lane: Lane, model: Doubler) -> None:
+        model.signature = Signature((TensorSpec("x", "FP32", (-1, -1)),), (), 8)
+        texts = Lane("texts:1", model, RequestQueue(8, capacity=100))
+        texts.queue.row_ns = 1000
+        await submit(batcher, texts, 1.0)
+        assert model.threads == ["compute-0"]
 
     run(scenario)

@@ -93,7 +93,7 @@ def test_a_full_queue_refuses() -> None:
 def test_a_deadline_before_the_expected_answer_is_refused_at_once() -> None:
     queue = RequestQueue(1, capacity=10)
     for _ in range(100):
-        queue.observe(1000)
+        queue.observe(1000, 1)
     queue.admit(work(), 0)
     queue.admit(work(), 0)
     assert queue.wait_ns() == pytest.approx(2000, rel=0.01)
@@ -104,7 +104,7 @@ def test_a_deadline_before_the_expected_answer_is_refused_at_once() -> None:
 
 def test_an_idle_model_tries_whatever_it_expects() -> None:
     queue = RequestQueue(1, capacity=10)
-    queue.observe(10**12)
+    queue.observe(10**12, 1)
     queue.admit(work(deadline_ns=100), 0)
     assert len(queue.take(50).works) == 1
 
@@ -168,7 +168,7 @@ def test_a_batch_waits_as_long_as_it_was_of_use_before() -> None:
 def test_a_full_batch_and_a_near_deadline_end_the_wait() -> None:
     queue = delayed()
     queue.delay_ns = 1000
-    queue.observe(500)  # a batch is expected to take 100
+    queue.observe(500, 1)  # a batch is expected to take 100
     queue.admit(work(arrived_ns=0), 0)
     queue.admit(work(arrived_ns=0, deadline_ns=700), 0)
     assert queue.due_ns() == 600
@@ -184,3 +184,44 @@ def test_a_full_queue_says_when_to_come_back() -> None:
     with pytest.raises(ResourceExhaustedError) as caught:
         queue.check_room()
     assert caught.value.retry_after_s == 6.0
+
+
+def test_nobody_knows_how_large_a_quick_batch_is_before_the_first() -> None:
+    queue = RequestQueue(64, capacity=100)
+    queue.admit(work(), 0)
+    assert queue.rows_within(1_000_000) == 0
+    queue.observe(100_000, rows=2)
+    assert queue.rows_within(1_000_000) == 20
+
+
+def test_a_row_costs_what_it_cost_of_late() -> None:
+    queue = RequestQueue(64, capacity=100)
+    queue.admit(work(), 0)
+    queue.observe(1_000_000, rows=1)
+    assert queue.rows_within(5_000_000) == 0  # five would hardly be a batch
+    for _ in range(100):
+        queue.observe(1_000_000, rows=10)
+    assert queue.rows_within(5_000_000) == pytest.approx(50, abs=1)
+
+
+def test_a_request_that_takes_longer_makes_no_quick_batch() -> None:
+    queue = RequestQueue(64, capacity=100)
+    queue.observe(100_000, rows=1)
+    queue.admit(work(rows=40), 0)
+    assert queue.rows_within(3_900_000) == 0
+    assert queue.rows_within(4_000_000) == 40
+
+
+def test_a_quick_batch_takes_no_more_than_it_may() -> None:
+    queue = RequestQueue(64, capacity=100)
+    for _ in range(30):
+        queue.admit(work(), 0)
+    assert len(queue.take(0, at_most=20).works) == 20
+    assert len(queue.take(0, at_most=20).works) == 10
+
+
+def test_no_quick_batch_where_batches_wait_for_more() -> None:
+    queue = RequestQueue(64, capacity=100, max_delay_ns=1)
+    queue.observe(100, rows=1)
+    queue.admit(work(), 0)
+    assert queue.rows_within(1_000_000) == 0

@@ -1,4 +1,7 @@
-"""The threads that compute. Whatever has arrived while one was busy makes its next batch."""
+"""Where batches are computed: on the event loop, or by threads beside it.
+
+Whatever has arrived while one batch was computed makes the next.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lepton_ai.errors import (
     DeadlineExceededError,
@@ -20,9 +20,14 @@ from lepton_ai.errors import (
     UnavailableError,
 )
 from lepton_worker.inference.cache import AnswerCache
+from lepton_worker.inference.computing import Outcomes, compute
 from lepton_worker.inference.model import Servable
+from lepton_worker.inference.overlap import Overlap
 from lepton_worker.inference.queue import Batch, Outcome, RequestQueue, Work
 from lepton_worker.inference.statistics import BatchTimes, ModelStatistics
+
+# A batch that takes longer than this is not computed on the event loop.
+_LONGEST_ON_LOOP_NS = 5_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +44,7 @@ class Lane:
         loadable: Where it is loaded from again.
         queue: What waits.
         signature: What the model takes and gives.
+        uniform: Whether every row takes as long to compute as another.
         size_bytes: Memory the model takes while it is loaded.
         statistics: What came of it.
         pending: Works taken and not yet answered.
@@ -61,6 +67,7 @@ class Lane:
         self.loadable = loadable
         self.queue = queue
         self.signature = model.signature
+        self.uniform = model.signature.is_uniform
         self.size_bytes = model.size_bytes
         self.statistics = ModelStatistics()
         self.pending = 0
@@ -94,16 +101,20 @@ class Lane:
 
 
 class Batcher:
-    """Compute threads and the lanes that have work, served in turn.
+    """Serves the lanes that have work, in turn.
+
+    A lane that has work is lined up once: for the threads, or for the event loop. The loop computes
+    what is known to take a moment, where a second thread would be of no use, see `Overlap`.
 
     Args:
-        threads: Batches computed at the same time.
+        threads: Batches computed at the same time beside the event loop.
         loop: Where results are delivered.
     """
 
     def __init__(self, threads: int, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        # Exactly the lanes in whose queue work waits and that have their model.
+        self._overlap = Overlap(time.monotonic_ns(), time.process_time_ns())
+        # Lanes in whose queue work waits and that have their model.
         self._ready: deque[Lane] = deque()
         self._lock = threading.Lock()
         self._work_arrived = threading.Condition(self._lock)
@@ -128,8 +139,8 @@ class Batcher:
             lane.queue.admit(work, work.arrived_ns)
             if lane.model is not None:
                 if was_idle:
-                    self._ready.append(lane)
-                if was_idle or lane.queue.delay_ns:  # what came may be what a batch waits for
+                    self._line_up(lane)
+                elif lane.queue.delay_ns:  # what came may be what a batch waits for
                     self._work_arrived.notify()
         lane.pending += 1
         lane.used_ns = work.arrived_ns
@@ -140,14 +151,13 @@ class Batcher:
         """Compute what waited while a lane was without its model."""
         with self._lock:
             if lane.queue.waiting:
-                self._ready.append(lane)
-                self._work_arrived.notify()
+                self._line_up(lane)
 
     def refuse_late(self, lane: Lane) -> None:
         """Answer those whose deadline passes while a lane is without its model."""
         with self._lock:
             late, left = lane.queue.take_late(time.monotonic_ns())
-        _deliver(lane, Batch([], late, left), [], BatchTimes(0, 0, 0))
+        _deliver(lane, Batch([], late, left), [], BatchTimes(0, 0, 0), time.monotonic_ns())
 
     def refuse_all(self, lane: Lane, error: LeptonError) -> None:
         """Answer all that waits in a lane whose model cannot be loaded."""
@@ -167,11 +177,33 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
+    def _line_up(self, lane: Lane) -> None:
+        """Have a lane's work computed. On the event loop, with the lock held."""
+        alone = lane.uniform and not self._overlap.pays
+        rows = lane.queue.rows_within(_LONGEST_ON_LOOP_NS) if alone else 0
+        if rows:
+            self._loop.call_soon(self._compute_on_loop, lane, rows)
+        else:
+            self._ready.append(lane)
+            self._work_arrived.notify()
+
+    def _compute_on_loop(self, lane: Lane, rows: int) -> None:
+        with self._lock:
+            batch = lane.queue.take(time.monotonic_ns(), rows)
+            if lane.queue.waiting:
+                self._line_up(lane)
+        self._deliver(lane, batch, *compute(lane.model, lane.label, batch.works))
+
     def _compute(self) -> None:
         while (taken := self._take()) is not None:
             lane, batch = taken
-            outcomes, times = _run(lane, batch.works)
-            self._loop.call_soon_threadsafe(_deliver, lane, batch, outcomes, times)
+            outcomes, times = compute(lane.model, lane.label, batch.works)
+            self._loop.call_soon_threadsafe(self._deliver, lane, batch, outcomes, times)
+
+    def _deliver(self, lane: Lane, batch: Batch, outcomes: Outcomes, times: BatchTimes) -> None:
+        now_ns = time.monotonic_ns()
+        self._overlap.observe(now_ns, len(batch.works), time.process_time_ns)
+        _deliver(lane, batch, outcomes, times, now_ns)
 
     def _take(self) -> tuple[Lane, Batch] | None:
         with self._lock:
@@ -207,85 +239,13 @@ def _stay_asleep(lane: Lane) -> None:
     raise InternalError(f"model {lane.label} sleeps for ever")
 
 
-Outcomes = list[Outcome]
-
-
-def _run(lane: Lane, works: list[Work]) -> tuple[Outcomes, BatchTimes]:
-    """Compute a batch; where it fails, each of its works alone, so that one spoils only its own."""
-    started_ns = time.monotonic_ns()
-    outcomes: Outcomes
-    try:
-        return _run_together(lane, works, started_ns)
-    except Exception as error:  # noqa: BLE001 - whatever a model raises becomes its caller's answer
-        if len(works) > 1:
-            outcomes = [_run(lane, [work])[0][0] for work in works]
-        else:
-            outcomes = [_failure(lane, error)]
-        return outcomes, BatchTimes(0, time.monotonic_ns() - started_ns, 0)
-
-
-def _run_together(lane: Lane, works: list[Work], started_ns: int) -> tuple[Outcomes, BatchTimes]:
-    if not works:
-        return [], BatchTimes(0, 0, 0)
-    assert lane.model is not None  # somebody waits, so it does not sleep
-    arrays = [_join(parts) for parts in _columns(works)]
-    stacked_ns = time.monotonic_ns()
-    outputs = lane.model.run(arrays)
-    computed_ns = time.monotonic_ns()
-    outcomes = _split(works, outputs)
-    return outcomes, BatchTimes(
-        stacked_ns - started_ns, computed_ns - stacked_ns, time.monotonic_ns() - computed_ns
-    )
-
-
-def _columns(works: list[Work]) -> list[tuple[NDArray[Any], ...]]:
-    return list(zip(*(work.arrays for work in works), strict=True))
-
-
-def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """A copy even of a single part: arrays on top of a received body may not be aligned.
-
-    The bytes are joined, not the arrays: NumPy lets other threads run for every part it copies,
-    and to have its turn again each time costs the batch milliseconds under load.
-    """
-    first = parts[0]
-    if first.ndim == 0:
-        return first.copy()
-    if first.dtype.hasobject:
-        return np.concatenate(parts)
-    rows = sum(map(len, parts))
-    return np.frombuffer(b"".join([part.data for part in parts]), first.dtype).reshape(
-        rows, *first.shape[1:]
-    )
-
-
-def _split(works: list[Work], outputs: list[NDArray[Any]]) -> Outcomes:
-    if len(works) == 1:
-        return [outputs]
-    outcomes: Outcomes = []
-    start = 0
-    for work in works:
-        end = start + work.rows
-        outcomes.append([output[start:end] for output in outputs])
-        start = end
-    return outcomes
-
-
-def _failure(lane: Lane, error: Exception) -> LeptonError:
-    if isinstance(error, LeptonError):
-        return error
-    _log.error("model %s failed: %s", lane.label, error)
-    return InternalError(f"model {lane.label} failed on this request")
-
-
-def _deliver(lane: Lane, batch: Batch, outcomes: Outcomes, times: BatchTimes) -> None:
-    now_ns = time.monotonic_ns()
+def _deliver(lane: Lane, batch: Batch, outcomes: Outcomes, times: BatchTimes, now_ns: int) -> None:
     statistics = lane.statistics
     lane.finish(batch.left)
     if batch.works:
         rows = sum(work.rows for work in batch.works)
         computing_ns = times.input_ns + times.infer_ns + times.output_ns
-        lane.queue.observe(computing_ns)
+        lane.queue.observe(computing_ns, rows)
         statistics.record_batch(len(batch.works), rows, times)
         arrived_ns = sum(work.arrived_ns for work in batch.works)
         waited_ns = (now_ns - computing_ns) * len(batch.works) - arrived_ns

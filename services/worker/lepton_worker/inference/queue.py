@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import insort
 from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ _NEWEST_WEIGHT = 0.2
 
 # How long a batch waits, in times that the requests of the one before took to come together.
 _PATIENCE = 2
+
+# Below this a batch is hardly cheaper for being larger.
+_ENOUGH_ROWS = 16
 
 
 class Caller(Protocol):
@@ -116,6 +120,7 @@ class RequestQueue:
         preferred_sizes: Rows after which a batch ends if it reaches them.
         max_delay_ns: How long a batch may wait for more requests.
         expected_ns: How long a batch takes, a moving average.
+        row_ns: What a row of a batch takes of that, a moving average; 0 as long as nobody knows.
         delay_ns: How long the next batch waits: as far as it is of use, see `due_ns`.
         waiting: Most urgent first, in order of arrival within a priority.
         rows: Rows of all that waits.
@@ -126,6 +131,7 @@ class RequestQueue:
     preferred_sizes: frozenset[int] = frozenset()
     max_delay_ns: int = 0
     expected_ns: int = 0
+    row_ns: int = 0
     delay_ns: int = 0
     waiting: list[Work] = field(default_factory=list[Work])
     rows: int = 0
@@ -174,9 +180,26 @@ class RequestQueue:
         deadlines_ns = [work.deadline_ns - self.expected_ns for work in waiting if work.deadline_ns]
         return min([min(work.arrived_ns for work in waiting) + self.delay_ns, *deadlines_ns])
 
-    def take(self, now_ns: int) -> Batch:
-        """Remove and return what leaves the queue now."""
-        batch = next_batch(self.waiting, now_ns, self.max_batch_size, self.preferred_sizes)
+    def rows_within(self, limit_ns: int) -> int:
+        """How large a batch may be to be computed within a time.
+
+        Nothing if nobody knows, if the first that waits takes longer, if batches that small would
+        cost more than larger ones, or if batches are to wait for more.
+        """
+        if not self.row_ns or self.max_delay_ns:
+            return 0
+        rows = limit_ns // self.row_ns
+        return rows if rows >= max(_ENOUGH_ROWS, self.waiting[0].rows) else 0
+
+    def take(self, now_ns: int, at_most: int = sys.maxsize) -> Batch:
+        """Remove and return what leaves the queue now.
+
+        Args:
+            now_ns: The time.
+            at_most: Rows to take, where that is less than a batch may have.
+        """
+        limit = min(self.max_batch_size, at_most)
+        batch = next_batch(self.waiting, now_ns, limit, self.preferred_sizes)
         self.rows -= sum(work.rows for work in self.waiting[: batch.left])
         del self.waiting[: batch.left]
         if self.max_delay_ns and batch.works:
@@ -203,9 +226,12 @@ class RequestQueue:
         taken, self.waiting, self.rows = self.waiting, [], 0
         return taken
 
-    def observe(self, duration_ns: int) -> None:
+    def observe(self, duration_ns: int, rows: int) -> None:
         """Learn how long a batch took."""
         self.expected_ns += round((duration_ns - self.expected_ns) * _NEWEST_WEIGHT)
+        row_ns = duration_ns // rows
+        known_ns = self.row_ns or row_ns
+        self.row_ns = known_ns + round((row_ns - known_ns) * _NEWEST_WEIGHT)
 
     def wait_ns(self) -> int:
         """How long what waits already will take to be answered, as far as is known.

@@ -44,6 +44,12 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all rows have one shape, so that each takes as long to compute as another."""
+        axes = slice(1 if self.max_batch_size else 0, None)
+        return not any(-1 in spec.shape[axes] for spec in self.inputs)
+
     def arrange(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
         """The arrays of a request in the model's order.
 
