@@ -44,6 +44,15 @@ def test_what_does_not_help_is_not_tried_again_for_a_while() -> None:
     assert process.runs(0.95)
 
 
+def test_one_bad_moment_does_not_decide() -> None:
+    process = Process()
+    assert process.runs(0.95)
+    assert process.runs(1.4, windows=10)
+    assert process.runs(1.0)
+    assert process.runs(1.4)
+    assert not process.runs(1.0, windows=10)
+
+
 def test_it_ends_when_the_load_does() -> None:
     process = Process()
     assert process.runs(0.95)

@@ -12,6 +12,8 @@ _PATIENCE_NS = 1_000_000_000
 _BUSY = 0.85
 # Less than this, and two threads do what one could.
 _MORE_THAN_ONE = 1.1
+# How much the newest window counts, so that no chance decides for the next second.
+_NEWEST_WEIGHT = 0.3
 # Requests in a batch. Of who comes alone nothing can be read while a batch is computed.
 _SEVERAL = 2
 
@@ -34,6 +36,7 @@ class Overlap:
         self._cpu_ns = cpu_ns
         self._batches = self._requests = 0
         self._try_from_ns = now_ns
+        self._both_used = 0.0  # by both threads, a moving average; 0 before their first window
 
     def observe(self, now_ns: int, requests: int, clock_cpu_ns: Callable[[], int]) -> None:
         """Learn from a batch, and from a window of time once it is over.
@@ -50,11 +53,18 @@ class Overlap:
             return
         cpu_ns = clock_cpu_ns()
         used = (cpu_ns - self._cpu_ns) / lasted_ns
-        if not self.pays:
+        if self.pays:
+            self._keep_if_it_helps(now_ns, used)
+        else:
             several = self._requests >= _SEVERAL * self._batches
             self.pays = several and used > _BUSY and now_ns >= self._try_from_ns
-        elif used < _MORE_THAN_ONE:
-            self.pays = False
-            self._try_from_ns = now_ns + _PATIENCE_NS
+            self._both_used = 0.0
         self._began_ns, self._cpu_ns = now_ns, cpu_ns
         self._batches = self._requests = 0
+
+    def _keep_if_it_helps(self, now_ns: int, used: float) -> None:
+        known = self._both_used or used
+        self._both_used = known + _NEWEST_WEIGHT * (used - known)
+        if self._both_used < _MORE_THAN_ONE:
+            self.pays = False
+            self._try_from_ns = now_ns + _PATIENCE_NS
