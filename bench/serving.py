@@ -3,8 +3,8 @@
     python bench/serving.py [--seconds 2] [--rounds 3] [--peers Mosec,pytriton] [--json FILE]
 
 The tutorial's CNN, one image a request, in a closed loop, with load generators written in C. All
-of it runs on this machine. Machines drift, so each peer takes turns with Lepton, and the median
-of the ratios of neighbouring turns counts. Peers are installed into environments of their own
+of it runs on this machine. Machines drift, so what is compared takes turns, and the median of the
+ratios of neighbouring turns counts. Peers are installed into environments of their own
 below `.make/peers`; one that cannot be is left out, and that is said.
 """
 
@@ -99,20 +99,23 @@ class Bench:
             name = f"{target.name} {way.kind}"
             np.testing.assert_allclose(found, self._expected, 1e-3, 1e-4, err_msg=name)
 
-    def alone(self, own: Iterable[Target]) -> None:
+    def alone(self, own: Iterable[Target], rounds: int) -> None:
         """What needs no peer: one connection, and 256 next to 64."""
         for target in own:
             for way in target.ways:
-                for connections in (1, MANY, 256):
-                    self.take(target, way, connections)
+                for _ in range(rounds):
+                    for connections in (1, MANY, 256):
+                        self.take(target, way, connections)
 
-    def batches(self, target: Target, model: Path, threads: int) -> None:
+    def batches(self, target: Target, model: Path, threads: int, rounds: int) -> None:
         """Many rows in a request, next to the engine in this process."""
         way = target.ways[0].with_rows(BATCH_ROWS)
-        engine = cnn.in_process_rows_per_s(model, BATCH_ROWS, threads, self._seconds)
-        self.take(target, way, 4)
-        rows_per_s = self.turns[-1].load.requests_per_s * BATCH_ROWS
-        self.seen["batches of 64, of the engine's rate"] = rows_per_s / engine
+        shares: list[float] = []
+        for _ in range(rounds):
+            engine = cnn.in_process_rows_per_s(model, BATCH_ROWS, threads, self._seconds)
+            self.take(target, way, 4)
+            shares.append(self.turns[-1].load.requests_per_s * BATCH_ROWS / engine)
+        self.seen["batches of 64, of the engine's rate"] = statistics.median(shares)
 
     def beside(self, peer: Target, own: Iterable[Target], rounds: int) -> None:
         """Turns with a peer at 64 connections, once it is as warm as Lepton is by now."""
@@ -141,23 +144,28 @@ def median_rate(loads: list[load.Load]) -> float:
     return statistics.median(one.requests_per_s for one in loads)
 
 
+def median_ratio(ours: list[load.Load], theirs: list[load.Load]) -> float:
+    """Of the rates of neighbouring turns."""
+    return statistics.median(
+        mine.requests_per_s / its.requests_per_s for mine, its in zip(ours, theirs, strict=True)
+    )
+
+
 def ratio_verdicts(bench: Bench) -> Iterator[Verdict]:
     for kind, name, factor, wanted in CLAIMS:
         peers = bench.peers_of(kind)
         peer = peers[0] if wanted == BEST and peers else wanted
         if peer in peers:
-            turns = (bench.loads(server, kind, MANY, peer) for server in (name, peer))
-            ratios = [
-                mine.requests_per_s / its.requests_per_s for mine, its in zip(*turns, strict=True)
-            ]
-            ratio = statistics.median(ratios)
+            mine, its = (bench.loads(server, kind, MANY, peer) for server in (name, peer))
+            ratio = median_ratio(mine, its)
             yield f"{kind}, {name} / {peer} ≥ {factor}", ratio, ratio >= factor
 
 
 def own_verdicts(bench: Bench, name: str, kind: str) -> Iterator[Verdict]:
-    (one,), (many,), (crowd,) = (bench.loads(name, kind, count) for count in (1, MANY, 256))
-    yield at_most(f"{kind}, {name}: p50 at 1, ms", one.p50_ms, MOST_P50_MS[name])
-    share = crowd.requests_per_s / many.requests_per_s
+    one, many, crowd = (bench.loads(name, kind, count) for count in (1, MANY, 256))
+    p50_ms = statistics.median(turn.p50_ms for turn in one)
+    yield at_most(f"{kind}, {name}: p50 at 1, ms", p50_ms, MOST_P50_MS[name])
+    share = median_ratio(crowd, many)
     yield f"{kind}, {name}: rate at 256 / at 64 ≥ {LEAST_AT_256}", share, share >= LEAST_AT_256
     for peer in bench.peers_of(kind)[:1]:
         mine, its = (
@@ -166,7 +174,8 @@ def own_verdicts(bench: Bench, name: str, kind: str) -> Iterator[Verdict]:
         )
         yield at_most(f"{kind}, {name}: p99 at 64, ms, as {peer}", mine, its)
     if name == ALONE and kind in MOST_CPU_S:
-        yield at_most(f"{kind}: CPU of 1,000 requests, s", many.cpu_s_per_1000, MOST_CPU_S[kind])
+        cpu_s = statistics.median(turn.cpu_s_per_1000 for turn in many)
+        yield at_most(f"{kind}: CPU of 1,000 requests, s", cpu_s, MOST_CPU_S[kind])
         yield from cpu_beside_mosec(bench, kind)
 
 
@@ -206,8 +215,8 @@ def measure(bench: Bench, model: Path, peers: Iterable[Peer], rounds: int, threa
         bench.seen["memory at rest, MiB"] = single.own_pss_mib()
         bench.check(single)
         bench.check(gateway)
-        bench.batches(single, model, threads)
-        bench.alone((single, gateway))
+        bench.batches(single, model, threads, rounds)
+        bench.alone((single, gateway), rounds)
         for peer in peers:
             try:
                 with peer.running(model) as target:
@@ -240,7 +249,7 @@ def report(bench: Bench) -> list[Verdict]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=2, help="length of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="turns with each peer")
+    parser.add_argument("--rounds", type=int, default=3, help="turns at each, and with each peer")
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine")
     parser.add_argument("--peers", help="names, with commas; all by default")
     parser.add_argument("--json", type=Path, help="write the figures there")
