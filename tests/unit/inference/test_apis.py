@@ -46,6 +46,7 @@ class StubModel:
     """Answers with the sum of each row."""
 
     size_bytes = 1
+    uniform = True
     signature = Signature(
         (TensorSpec("x", "FP32", (-1, 3)),), (TensorSpec("sum", "FP32", (-1,)),), 4
     )

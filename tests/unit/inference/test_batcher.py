@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lepton_ai.errors import DeadlineExceededError, InternalError, UnavailableError
 from lepton_worker.inference.batcher import Batcher, Lane
 from lepton_worker.inference.queue import Outcome, RequestQueue, Work
-from lepton_worker.inference.signature import Signature, TensorSpec
+from lepton_worker.inference.signature import Signature
 
 TIMEOUT_S = 10.0
 
@@ -32,6 +32,7 @@ class Doubler:
 
     signature = Signature((), (), 8)
     size_bytes = 1
+    uniform = True
 
     def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         self.entered.set()
@@ -240,9 +241,9 @@ def test_on_the_loop_more_than_a_batch_is_computed_in_turns() -> None:
     run(scenario)
 
 
-def test_rows_of_any_length_are_computed_beside_the_loop() -> None:
+def test_rows_that_take_longer_than_others_are_computed_beside_the_loop() -> None:
     async def scenario(batcher: Batcher, _lane: Lane, model: Doubler) -> None:
-        model.signature = Signature((TensorSpec("x", "FP32", (-1, -1)),), (), 8)
+        model.uniform = False
         texts = Lane("texts:1", model, RequestQueue(8, capacity=100))
         texts.queue.row_ns = 1000
         await submit(batcher, texts, 1.0)

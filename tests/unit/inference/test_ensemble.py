@@ -24,6 +24,7 @@ def signature(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Si
 
 class Adder:
     size_bytes = 10
+    uniform = True
 
     def __init__(self, taken: str, given: str) -> None:
         self.signature = signature([spec(taken)], [spec(given)])
@@ -45,6 +46,9 @@ def test_tensors_pass_by_reference() -> None:
     assert [tensor.name for tensor in ensemble.signature.inputs] == ["a"]
     assert [tensor.name for tensor in ensemble.signature.outputs] == ["z"]
     assert ensemble.size_bytes == 30
+    assert ensemble.uniform
+    models[1].uniform = False
+    assert not ensemble.uniform
 
 
 def test_inputs_that_no_model_gives_are_the_wholes() -> None:

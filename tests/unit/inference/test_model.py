@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lepton_ai.errors import InvalidArgumentError
 from lepton_ai.oip import from_float32
-from lepton_worker.inference import memory
+from lepton_worker.inference import memory, providers
 from lepton_worker.inference.model import Model, ModelLimits, warm_sizes
 from lepton_worker.inference.options import ServingOptions
 
@@ -115,6 +115,15 @@ def test_models_are_warmed_up_with_the_batches_they_will_see(
     limit: int, preferred: tuple[int, ...], sizes: list[int]
 ) -> None:
     assert warm_sizes(limit, preferred) == sizes
+
+
+def test_on_a_processor_rows_are_alike(
+    model_maker: ModelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(model_maker(), OPTIONS, LIMITS)
+    assert model.uniform
+    monkeypatch.setattr(providers, "on_gpu", lambda session: True)
+    assert not model.uniform
 
 
 def test_a_models_size_is_what_the_heap_grew_by(model_maker: ModelMaker) -> None:

@@ -28,6 +28,7 @@ TIMEOUT_S = 10.0
 
 class Doubler:
     signature = Signature((), (), 8)
+    uniform = True
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes

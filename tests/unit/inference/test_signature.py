@@ -65,3 +65,19 @@ def test_a_bare_tensor_takes_its_rows_from_its_bytes() -> None:
         one.raw_tensor(b"\0" * 25)
     with pytest.raises(InvalidArgumentError, match="has 2"):
         SIGNATURE.raw_tensor(b"")
+
+
+@pytest.mark.parametrize(
+    ("spec", "max_batch_size", "uniform"),
+    [
+        (TensorSpec("x", "FP32", (-1, 3)), 4, True),
+        (TensorSpec("x", "FP32", (2, 3)), 0, True),
+        (TensorSpec("x", "FP32", (-1, 3)), 0, False),
+        (TensorSpec("x", "FP32", (-1, -1)), 4, False),
+        (TensorSpec("x", "BYTES", (-1, 1)), 4, False),
+    ],
+)
+def test_rows_are_uniform_where_nothing_but_their_number_is_free(
+    spec: TensorSpec, max_batch_size: int, uniform: bool
+) -> None:
+    assert Signature((spec,), (), max_batch_size).is_uniform is uniform

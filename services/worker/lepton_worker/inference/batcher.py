@@ -44,7 +44,7 @@ class Lane:
         loadable: Where it is loaded from again.
         queue: What waits.
         signature: What the model takes and gives.
-        uniform: Whether every row takes as long to compute as another.
+        uniform: Whether every row of it takes as long to compute as another.
         size_bytes: Memory the model takes while it is loaded.
         statistics: What came of it.
         pending: Works taken and not yet answered.
@@ -67,7 +67,7 @@ class Lane:
         self.loadable = loadable
         self.queue = queue
         self.signature = model.signature
-        self.uniform = model.signature.is_uniform
+        self.uniform = model.uniform
         self.size_bytes = model.size_bytes
         self.statistics = ModelStatistics()
         self.pending = 0

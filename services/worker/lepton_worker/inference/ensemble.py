@@ -78,6 +78,11 @@ class Ensemble:
         self.signature = self._plan.signature
         self.size_bytes = sum(model.size_bytes for model in models)
 
+    @property
+    def uniform(self) -> bool:
+        """Whether every row takes as long to compute as another, in a batch of any size."""
+        return all(model.uniform for model in self._models)
+
     def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Compute.
 

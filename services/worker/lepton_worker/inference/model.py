@@ -74,6 +74,11 @@ class Servable(Protocol):
     signature: Signature
     size_bytes: int
 
+    @property
+    def uniform(self) -> bool:
+        """Whether every row takes as long to compute as another, in a batch of any size."""
+        ...
+
     def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Compute; may be called from several threads."""
         ...
@@ -110,6 +115,14 @@ class Model:
         self.signature = Signature(inputs, outputs, batch_limit)
         self._warm_up(options)
         self.size_bytes = max(len(data), memory.allocated_bytes() - before_bytes)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every row takes as long to compute as another, in a batch of any size.
+
+        Providers of GPUs may prepare themselves for each new size, which takes up to minutes.
+        """
+        return self.signature.is_uniform and not providers.on_gpu(self._session)
 
     def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Compute.

@@ -46,9 +46,9 @@ class Signature:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all rows have one shape, so that each takes as long to compute as another."""
+        """Whether all rows are of one size: texts, and what has another free dimension, are not."""
         axes = slice(1 if self.max_batch_size else 0, None)
-        return not any(-1 in spec.shape[axes] for spec in self.inputs)
+        return not any(-1 in spec.shape[axes] or spec.datatype == "BYTES" for spec in self.inputs)
 
     def arrange(self, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
         """The arrays of a request in the model's order.
