@@ -4,8 +4,8 @@
 
 The tutorial's CNN, one image a request, in a closed loop, with load generators written in C. All
 of it runs on this machine. Machines drift, so what is compared takes turns, and the median of the
-ratios of neighbouring turns counts. Peers are installed into environments of their own
-below `.make/peers`; one that cannot be is left out, and that is said.
+ratios of neighbouring turns counts. Peers are installed into environments of their own below
+`.make/peers`; one that cannot be is left out, and that is said.
 """
 
 from __future__ import annotations
@@ -144,10 +144,10 @@ def median_rate(loads: list[load.Load]) -> float:
     return statistics.median(one.requests_per_s for one in loads)
 
 
-def median_ratio(ours: list[load.Load], theirs: list[load.Load]) -> float:
+def median_ratio(these: list[load.Load], those: list[load.Load]) -> float:
     """Of the rates of neighbouring turns."""
     return statistics.median(
-        mine.requests_per_s / its.requests_per_s for mine, its in zip(ours, theirs, strict=True)
+        one.requests_per_s / other.requests_per_s for one, other in zip(these, those, strict=True)
     )
 
 

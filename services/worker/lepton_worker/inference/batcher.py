@@ -157,7 +157,7 @@ class Batcher:
         """Answer those whose deadline passes while a lane is without its model."""
         with self._lock:
             late, left = lane.queue.take_late(time.monotonic_ns())
-        _deliver(lane, Batch([], late, left), [], BatchTimes(0, 0, 0), time.monotonic_ns())
+        _finish_batch(lane, Batch([], late, left), [], BatchTimes(0, 0, 0), time.monotonic_ns())
 
     def refuse_all(self, lane: Lane, error: LeptonError) -> None:
         """Answer all that waits in a lane whose model cannot be loaded."""
@@ -203,7 +203,7 @@ class Batcher:
     def _deliver(self, lane: Lane, batch: Batch, outcomes: Outcomes, times: BatchTimes) -> None:
         now_ns = time.monotonic_ns()
         self._overlap.observe(now_ns, len(batch.works), time.process_time_ns)
-        _deliver(lane, batch, outcomes, times, now_ns)
+        _finish_batch(lane, batch, outcomes, times, now_ns)
 
     def _take(self) -> tuple[Lane, Batch] | None:
         with self._lock:
@@ -239,7 +239,9 @@ def _stay_asleep(lane: Lane) -> None:
     raise InternalError(f"model {lane.label} sleeps for ever")
 
 
-def _deliver(lane: Lane, batch: Batch, outcomes: Outcomes, times: BatchTimes, now_ns: int) -> None:
+def _finish_batch(
+    lane: Lane, batch: Batch, outcomes: Outcomes, times: BatchTimes, now_ns: int
+) -> None:
     statistics = lane.statistics
     lane.finish(batch.left)
     if batch.works:
